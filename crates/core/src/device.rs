@@ -51,7 +51,9 @@ pub struct State {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// It belongs to another device or version.
-    #[error("state is of {found} version {found_version}, this device is {expected} version {expected_version}")]
+    #[error(
+        "state is of {found} version {found_version}, this device is {expected} version {expected_version}"
+    )]
     Mismatch {
         /// This device.
         expected: &'static str,
