@@ -27,8 +27,11 @@ pub trait Device: Send {
     /// Takes over a saved state and drives the interrupt lines accordingly. A state that no device could have
     /// saved is refused and changes nothing.
     fn restore(&mut self, state: Self::State) -> Result<(), StateError>;
-    /// Finishes or parks work in flight on backends, so that `save` is complete.
+    /// Finishes or parks work in flight on backends, so that `save` is complete: until [`Self::resume`], the
+    /// device touches neither guest memory nor its own state on its own accord. vCPUs are stopped.
     fn quiesce(&mut self) {}
+    /// Continues after `quiesce` or `restore`. Called for every device before vCPUs run (again).
+    fn resume(&mut self) {}
     /// How firmware tables describe this device at `at`, if they do.
     fn fw_node(&self, at: &Placement) -> Option<FwNode> {
         let _ = at;
@@ -90,6 +93,8 @@ pub trait DynDevice: Send {
     fn restore(&mut self, state: &State) -> Result<(), StateError>;
     /// See [`Device::quiesce`].
     fn quiesce(&mut self);
+    /// See [`Device::resume`].
+    fn resume(&mut self);
     /// See [`Device::fw_node`].
     fn fw_node(&self, at: &Placement) -> Option<FwNode>;
 }
@@ -127,6 +132,9 @@ impl<D: Device> DynDevice for D {
     }
     fn quiesce(&mut self) {
         Device::quiesce(self);
+    }
+    fn resume(&mut self) {
+        Device::resume(self);
     }
     fn fw_node(&self, at: &Placement) -> Option<FwNode> {
         Device::fw_node(self, at)
