@@ -184,8 +184,10 @@ pub fn any_access_is_survived<D: Device>(make: impl Fn() -> D, options: &Options
     }
     for _ in 0..8 {
         storm(&mut device, options.windows, &mut random, 500);
+        device.quiesce();
         let state = Device::save(&device);
         Device::restore(&mut device, state).expect("a device takes its own state");
+        device.resume();
     }
 }
 
@@ -204,6 +206,8 @@ pub fn a_restored_device_is_the_saved_one<D: Device>(make: impl Fn() -> D, optio
         let mut copy = make();
         DynDevice::restore(&mut copy, &saved(&original)).expect("a fresh device takes a stored state");
         assert_eq!(saved(&copy), saved(&original));
+        original.resume();
+        copy.resume();
         for _ in 0..if options.self_contained { 500 } else { 0 } {
             let access = any_access(options.windows, &mut random);
             let (expected, found) = (perform(&mut original, access), perform(&mut copy, access));
@@ -254,9 +258,9 @@ pub fn damaged_states_are_survived<D: Device>(make: impl Fn() -> D, options: &Op
     let mut random = Random(3);
     let mut device = make();
     storm(&mut device, options.windows, &mut random, 1000);
-    device.quiesce();
     let whole = saved(&device);
     for _ in 0..if whole.bytes.is_empty() { 0 } else { 200 } {
+        device.quiesce();
         let mut damaged = whole.clone();
         for _ in 0..=random.below(3) {
             let at = random.below(damaged.bytes.len() as u64) as usize;
@@ -266,6 +270,7 @@ pub fn damaged_states_are_survived<D: Device>(make: impl Fn() -> D, options: &Op
         if DynDevice::restore(&mut device, &damaged).is_err() {
             assert_eq!(saved(&device), before, "a refused state changed the device");
         }
+        device.resume();
         storm(&mut device, options.windows, &mut random, 50);
     }
 }
