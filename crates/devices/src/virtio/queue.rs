@@ -121,7 +121,7 @@ impl Area {
     }
 
     /// Calls `copy` with each guest stretch of the `len` bytes from `start` that exist; returns how many do.
-    fn copy(&self, start: u64, len: usize, mut copy: Copy<'_>) -> io::Result<usize> {
+    fn copy(&self, start: u64, len: usize, copy: Copy<'_>) -> io::Result<usize> {
         let end = self.len.min(start.saturating_add(len as u64));
         let (mut base, mut done) = (0, 0);
         for segment in &self.segments {
@@ -322,19 +322,32 @@ impl VirtQueue {
         if self.ring.is_some() || self.broken {
             return;
         }
-        match self.build(features, 0, 0) {
+        match build_ring(&self.memory, self.max_size, &self.layout, features, (0, 0)) {
             Ok(ring) => self.ring = Some(ring),
             Err(fault) => self.fail(&fault),
         }
-        self.indirect = features & feature::INDIRECT_DESC != 0;
+        self.set_features(features);
     }
 
-    /// Back to the power-on state; chains in flight become stale.
-    pub(super) fn reset(&mut self) {
+    /// The driver settled on `features`: they hold for queues it enabled earlier, too.
+    pub(super) fn set_features(&mut self, features: u64) {
+        self.indirect = features & feature::INDIRECT_DESC != 0;
+        if let Some(ring) = &mut self.ring {
+            ring.set_event_idx(features & feature::EVENT_IDX != 0);
+        }
+    }
+
+    /// Stops using the rings, whose place stays known; chains in flight become stale.
+    pub(super) fn disable(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
-        self.layout = Layout { size: self.max_size, descriptors: 0, driver: 0, device: 0 };
         (self.ring, self.in_flight) = (None, 0);
         (self.indirect, self.broken, self.unsignalled) = (false, false, false);
+    }
+
+    /// Back to the power-on state.
+    pub(super) fn reset(&mut self) {
+        self.disable();
+        self.layout = Layout { size: self.max_size, descriptors: 0, driver: 0, device: 0 };
     }
 
     /// The state; nothing is in flight.
@@ -367,10 +380,6 @@ impl VirtQueue {
 
     fn build_at(&self, state: &QueueState, features: u64) -> Result<Queue, QueueFault> {
         build_ring(&self.memory, self.max_size, &state.layout, features, (state.next_avail, state.next_used))
-    }
-
-    fn build(&self, features: u64, next_avail: u16, next_used: u16) -> Result<Queue, QueueFault> {
-        build_ring(&self.memory, self.max_size, &self.layout, features, (next_avail, next_used))
     }
 
     /// The next chain the driver made available. `None`: there is none now, and the driver will notify the device
