@@ -1,0 +1,1 @@
+//! Physical memory protection (volume II, 3.7).
