@@ -4,7 +4,6 @@
 //! side calls the device's own `receive`, which takes what it has room for; an [`InputWaker`] tells the
 //! reader when there is room again.
 
-
 /// Where a character device's output goes. Called with the device's lock held, often one byte at a time.
 pub trait CharOutput: Send {
     /// Takes all of `bytes`; what the host refuses is dropped, never reported to the guest.
