@@ -272,3 +272,16 @@ fn remainder_is_exact_across_the_whole_range() {
     assert_eq!(rem(2f64.powi(1023), 3.0), ((-1.0f64).to_bits(), EXACT));
     assert_eq!(rem(f64::MAX, f64::from_bits(1)), (0, EXACT));
 }
+
+#[test]
+fn a_root_barely_above_a_number_is_inexact() {
+    // As integers x * 2^52 = r^2 + 7 for significands x and r: the root exceeds r by less than 2^-50 of a last place.
+    for (x, root) in
+        [(0x3ff7_3419_a35a_b8b3, 0x3ff3_449c_6367_3f4b), (0x4007_3c5b_0360_fbff, 0x3ffb_449c_6367_3f4b)]
+    {
+        for round in Round::ALL {
+            let expected = if matches!(round, Round::Up) { root + 1 } else { root };
+            assert_eq!(riscv(round, |e| sf::sqrt(Fmt::F64, x, e)), (expected, Flags::NX), "{round:?}");
+        }
+    }
+}
