@@ -1,10 +1,11 @@
 //! Device models and the host resources behind them. Each device is one file: registers, model,
 //! firmware node, versioned state, tests. Adding one is that file and a line here.
 
-pub mod aclint;
-pub mod backend;
 #[macro_use]
 pub mod conformance;
+
+pub mod aclint;
+pub mod backend;
 pub mod fw_cfg;
 pub mod goldfish_rtc;
 pub mod pci;

@@ -319,7 +319,7 @@ impl Device for Plic {
 
     /// Registers take aligned accesses of 4 bytes; 8 bytes reach two, the lower first.
     fn read(&mut self, region: usize, offset: u64, size: usize) -> u64 {
-        if region != 0 || size < 4 || offset % size as u64 != 0 {
+        if region != 0 || size < 4 || !offset.is_multiple_of(size as u64) {
             return 0;
         }
         let mut core = self.inputs.core();
@@ -328,7 +328,7 @@ impl Device for Plic {
     }
 
     fn write(&mut self, region: usize, offset: u64, size: usize, value: u64) {
-        if region != 0 || size < 4 || offset % size as u64 != 0 {
+        if region != 0 || size < 4 || !offset.is_multiple_of(size as u64) {
             return;
         }
         let mut core = self.inputs.core();
