@@ -202,6 +202,11 @@ impl<V: VirtioDevice> Transport<V> {
         }
     }
 
+    /// As [`Self::set_dma`], for a device that is being restored.
+    pub(super) fn restore_dma(&mut self, allowed: bool) {
+        self.dma.store(allowed, Ordering::Release);
+    }
+
     /// Device reset (Virtio 1.3, 2.4). Interrupt causes are the transport's to clear, afterwards.
     pub(super) fn reset(&mut self) {
         self.interrupt.set_live(false);
