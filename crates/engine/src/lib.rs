@@ -1,1 +1,15 @@
-//! placeholder
+//! Engines: what runs lifted guest code. A [`SoftVcpu`] owns one guest CPU, its TLB and its translated code;
+//! vCPUs of one machine meet in a [`Group`].
+
+mod blocks;
+mod env;
+pub mod group;
+mod jump_cache;
+mod phys;
+mod tlb;
+pub mod trace;
+mod vcpu;
+
+pub use group::{Control, Group, Peer, Request};
+pub use trace::Trace;
+pub use vcpu::{Exit, Firmware, FirmwareCx, FirmwareResult, SoftVcpu, Stats, VcpuConfig};

@@ -85,6 +85,8 @@ pub trait HelperEnv<G: Guest> {
     fn now_ns(&self) -> u64;
     /// The external interrupt inputs, a bit each (see [`isomer_core::VcpuSignal`]).
     fn lines(&self) -> u64;
+    /// Fresh random bits from the host (RISC-V `seed`, x86 `rdrand`, A64 `rndr`).
+    fn entropy(&mut self) -> u64;
     /// Loads `size` (1, 2, 4, 8) bytes, zero-extended, with all checks of an ordinary access.
     fn load(
         &mut self,

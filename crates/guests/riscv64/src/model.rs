@@ -1,5 +1,6 @@
 //! CPU models: which extensions a hart has.
 
+use crate::Cpu;
 use bitflags::bitflags;
 
 bitflags! {
@@ -114,4 +115,198 @@ bitflags! {
 pub struct Riscv64 {
     /// What the model implements.
     pub ext: Extensions,
+    /// The model's name.
+    pub name: &'static str,
+}
+
+/// Extension names as the device tree spells them (`riscv,isa-extensions`), in canonical order.
+const NAMES: &[(Extensions, &str)] = &[
+    (Extensions::I, "i"),
+    (Extensions::M, "m"),
+    (Extensions::A, "a"),
+    (Extensions::F, "f"),
+    (Extensions::D, "d"),
+    (Extensions::C, "c"),
+    (Extensions::ZICBOM, "zicbom"),
+    (Extensions::ZICBOP, "zicbop"),
+    (Extensions::ZICBOZ, "zicboz"),
+    (Extensions::ZICNTR, "zicntr"),
+    (Extensions::ZICOND, "zicond"),
+    (Extensions::ZICSR, "zicsr"),
+    (Extensions::ZIFENCEI, "zifencei"),
+    (Extensions::ZIHINTNTL, "zihintntl"),
+    (Extensions::ZIHINTPAUSE, "zihintpause"),
+    (Extensions::ZIHPM, "zihpm"),
+    (Extensions::ZIMOP, "zimop"),
+    (Extensions::ZACAS, "zacas"),
+    (Extensions::ZAWRS, "zawrs"),
+    (Extensions::ZFA, "zfa"),
+    (Extensions::ZFH, "zfh"),
+    (Extensions::ZFHMIN, "zfhmin"),
+    (Extensions::ZCB, "zcb"),
+    (Extensions::ZCMOP, "zcmop"),
+    (Extensions::ZBA, "zba"),
+    (Extensions::ZBB, "zbb"),
+    (Extensions::ZBC, "zbc"),
+    (Extensions::ZBKB, "zbkb"),
+    (Extensions::ZBKC, "zbkc"),
+    (Extensions::ZBKX, "zbkx"),
+    (Extensions::ZBS, "zbs"),
+    (Extensions::ZKND, "zknd"),
+    (Extensions::ZKNE, "zkne"),
+    (Extensions::ZKNH, "zknh"),
+    (Extensions::ZKR, "zkr"),
+    (Extensions::ZKSED, "zksed"),
+    (Extensions::ZKSH, "zksh"),
+    (Extensions::SMSTATEEN, "smstateen"),
+    (Extensions::SSCOFPMF, "sscofpmf"),
+    (Extensions::SSTC, "sstc"),
+    (Extensions::SVADE, "svade"),
+    (Extensions::SVADU, "svadu"),
+    (Extensions::SVINVAL, "svinval"),
+    (Extensions::SVNAPOT, "svnapot"),
+    (Extensions::SVPBMT, "svpbmt"),
+];
+
+impl Riscv64 {
+    /// RV64GC with the bit manipulation and timer extensions every recent core has.
+    pub fn rv64() -> Self {
+        let ext = Self::gc()
+            | Extensions::ZBA
+            | Extensions::ZBB
+            | Extensions::ZBS
+            | Extensions::ZIHPM
+            | Extensions::ZIHINTPAUSE
+            | Extensions::SV48
+            | Extensions::SSTC
+            | Extensions::SVADU;
+        Self { ext, name: "rv64" }
+    }
+
+    /// The mandatory extensions of the RVA22S64 profile.
+    pub fn rva22() -> Self {
+        let ext = Self::gc()
+            | Extensions::ZBA
+            | Extensions::ZBB
+            | Extensions::ZBS
+            | Extensions::ZIHPM
+            | Extensions::ZIHINTPAUSE
+            | Extensions::ZICBOM
+            | Extensions::ZICBOP
+            | Extensions::ZICBOZ
+            | Extensions::ZFHMIN
+            | Extensions::SVPBMT
+            | Extensions::SVINVAL
+            | Extensions::SVADE;
+        Self { ext, name: "rva22" }
+    }
+
+    /// Everything there is.
+    pub fn max() -> Self {
+        Self { ext: Extensions::all(), name: "max" }
+    }
+
+    fn gc() -> Extensions {
+        Extensions::I
+            | Extensions::M
+            | Extensions::A
+            | Extensions::F
+            | Extensions::D
+            | Extensions::C
+            | Extensions::S
+            | Extensions::U
+            | Extensions::ZICSR
+            | Extensions::ZIFENCEI
+            | Extensions::ZICNTR
+            | Extensions::SV39
+    }
+
+    /// The models users can name.
+    pub const MODELS: &'static [&'static str] = &["rv64", "rva22", "max"];
+
+    /// The model called `name`.
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "rv64" => Some(Self::rv64()),
+            "rva22" => Some(Self::rva22()),
+            "max" => Some(Self::max()),
+            _ => None,
+        }
+    }
+
+    /// PMP entries that exist.
+    pub const fn pmp_entries(&self) -> usize {
+        16
+    }
+
+    /// `riscv,isa-extensions`.
+    pub fn isa_extensions(&self) -> Vec<&'static str> {
+        NAMES.iter().filter(|(ext, _)| self.ext.contains(*ext)).map(|(_, name)| *name).collect()
+    }
+
+    /// `riscv,isa`: "rv64imafdc_zicbom_...".
+    pub fn isa_string(&self) -> String {
+        let (single, multi): (Vec<_>, Vec<_>) =
+            self.isa_extensions().into_iter().partition(|name| name.len() == 1);
+        format!("rv64{}_{}", single.concat(), multi.join("_"))
+    }
+
+    /// `mmu-type`: the widest translation mode.
+    pub fn mmu_type(&self) -> &'static str {
+        if self.ext.contains(Extensions::SV57) {
+            "riscv,sv57"
+        } else if self.ext.contains(Extensions::SV48) {
+            "riscv,sv48"
+        } else {
+            "riscv,sv39"
+        }
+    }
+
+    /// A hart as reset leaves it (volume II, 3.4), at `pc`.
+    pub fn reset(&self, hartid: u64, pc: u64) -> Cpu {
+        let letters = [
+            (Extensions::A, 'A'),
+            (Extensions::C, 'C'),
+            (Extensions::D, 'D'),
+            (Extensions::F, 'F'),
+            (Extensions::I, 'I'),
+            (Extensions::M, 'M'),
+            (Extensions::S, 'S'),
+            (Extensions::U, 'U'),
+        ];
+        let present = letters.into_iter().filter(|(ext, _)| self.ext.contains(*ext));
+        let misa = present.fold(2 << 62, |misa, (_, letter)| misa | 1 << (letter as u8 - b'A'));
+        let mut cpu = Cpu { hartid, misa, stimecmp: u64::MAX, ..Cpu::default() };
+        cpu.header.pc = pc;
+        cpu.update_mode();
+        cpu
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_told_apart() {
+        for name in Riscv64::MODELS {
+            assert_eq!(Riscv64::by_name(name).map(|model| model.name), Some(*name));
+        }
+        assert!(Riscv64::by_name("pentium").is_none());
+        assert!(Riscv64::rva22().isa_string().starts_with("rv64imafdc_zicbom_zicbop_zicboz_zicntr_"));
+        assert_eq!(Riscv64::max().reset(3, 0x1000).misa, 1 << 63 | 0x14112d);
+    }
+
+    #[test]
+    fn every_named_extension_is_distinct() {
+        let all = NAMES.iter().fold(Extensions::empty(), |seen, (ext, name)| {
+            assert!(!seen.intersects(*ext), "{name}");
+            seen | *ext
+        });
+        let unnamed = Extensions::all() - all;
+        assert_eq!(
+            unnamed,
+            Extensions::S | Extensions::U | Extensions::SV39 | Extensions::SV48 | Extensions::SV57
+        );
+    }
 }

@@ -1,37 +1,42 @@
-//! Helpers of the privileged instructions and CSR accesses.
+//! Helpers of the privileged instructions and CSR accesses (volume II, 3.3 and 12.2).
 //!
 //! `insn` is always the instruction's encoding, from which a helper takes the CSR number (bits 31:20), whether
 //! operands are x0, and the trap value of an illegal instruction.
 
-use crate::{Riscv64, Trap, mstatus};
-use isomer_ir::HelperCx;
+use crate::{
+    Privilege, Riscv64, Trap,
+    csr::{self, Update},
+    mstatus,
+};
+use isomer_core::Gva;
+use isomer_ir::{HelperCx, guest::TlbFlush};
 
 type Result = std::result::Result<u64, Trap>;
 
 /// `csr_read(insn, _, index)`: the CSR's value. A read without a write (`csrrs rd, csr, x0`). `index` is how many
 /// instructions of the running block came before this one: they are not in the header's count yet.
-pub(crate) fn csr_read(_: &mut HelperCx<'_, Riscv64>, [insn, _, _index, _]: [u64; 4]) -> Result {
-    Err(Trap::illegal(insn))
+pub(crate) fn csr_read(cx: &mut HelperCx<'_, Riscv64>, [insn, _, index, _]: [u64; 4]) -> Result {
+    csr::access(cx, insn, index, true, Update::None)
 }
 
 /// `csr_write(insn, value, index)`: a write without a read (`csrrw x0, csr, rs1`).
-pub(crate) fn csr_write(_: &mut HelperCx<'_, Riscv64>, [insn, _value, _index, _]: [u64; 4]) -> Result {
-    Err(Trap::illegal(insn))
+pub(crate) fn csr_write(cx: &mut HelperCx<'_, Riscv64>, [insn, value, index, _]: [u64; 4]) -> Result {
+    csr::access(cx, insn, index, false, Update::Replace(value))
 }
 
 /// `csr_swap(insn, value, index)`: writes, and gives the old value.
-pub(crate) fn csr_swap(_: &mut HelperCx<'_, Riscv64>, [insn, _value, _index, _]: [u64; 4]) -> Result {
-    Err(Trap::illegal(insn))
+pub(crate) fn csr_swap(cx: &mut HelperCx<'_, Riscv64>, [insn, value, index, _]: [u64; 4]) -> Result {
+    csr::access(cx, insn, index, true, Update::Replace(value))
 }
 
 /// `csr_set(insn, mask, index)`: sets bits, and gives the old value. Writes even where `mask` is 0.
-pub(crate) fn csr_set(_: &mut HelperCx<'_, Riscv64>, [insn, _mask, _index, _]: [u64; 4]) -> Result {
-    Err(Trap::illegal(insn))
+pub(crate) fn csr_set(cx: &mut HelperCx<'_, Riscv64>, [insn, mask, index, _]: [u64; 4]) -> Result {
+    csr::access(cx, insn, index, true, Update::Set(mask))
 }
 
 /// `csr_clear(insn, mask, index)`: clears bits, and gives the old value. Writes even where `mask` is 0.
-pub(crate) fn csr_clear(_: &mut HelperCx<'_, Riscv64>, [insn, _mask, _index, _]: [u64; 4]) -> Result {
-    Err(Trap::illegal(insn))
+pub(crate) fn csr_clear(cx: &mut HelperCx<'_, Riscv64>, [insn, mask, index, _]: [u64; 4]) -> Result {
+    csr::access(cx, insn, index, true, Update::Clear(mask))
 }
 
 /// `mark_fs_dirty()`: an instruction is about to write floating-point state while `mstatus.FS` is not dirty.
@@ -42,24 +47,60 @@ pub(crate) fn mark_fs_dirty(cx: &mut HelperCx<'_, Riscv64>, _: [u64; 4]) -> Resu
 }
 
 /// `mret(insn)`: returns from an M trap; gives the pc to continue at.
-pub(crate) fn mret(_: &mut HelperCx<'_, Riscv64>, [insn, ..]: [u64; 4]) -> Result {
-    Err(Trap::illegal(insn))
+pub(crate) fn mret(cx: &mut HelperCx<'_, Riscv64>, [insn, ..]: [u64; 4]) -> Result {
+    let cpu = &mut *cx.cpu;
+    if cpu.privilege != Privilege::Machine {
+        return Err(Trap::illegal(insn));
+    }
+    let to = Privilege::from_bits(cpu.mstatus >> mstatus::MPP_SHIFT);
+    let enable = if cpu.mstatus & mstatus::MPIE != 0 { mstatus::MIE } else { 0 };
+    let drop_mprv = if to == Privilege::Machine { 0 } else { mstatus::MPRV };
+    cpu.mstatus = cpu.mstatus & !(mstatus::MIE | mstatus::MPP | drop_mprv) | enable | mstatus::MPIE;
+    cpu.privilege = to;
+    cpu.update_mode();
+    Ok(cpu.mepc)
 }
 
 /// `sret(insn)`: returns from an S trap (TSR checked); gives the pc to continue at.
-pub(crate) fn sret(_: &mut HelperCx<'_, Riscv64>, [insn, ..]: [u64; 4]) -> Result {
-    Err(Trap::illegal(insn))
+pub(crate) fn sret(cx: &mut HelperCx<'_, Riscv64>, [insn, ..]: [u64; 4]) -> Result {
+    let cpu = &mut *cx.cpu;
+    let trapped = cpu.privilege == Privilege::Supervisor && cpu.mstatus & mstatus::TSR != 0;
+    if cpu.privilege == Privilege::User || trapped {
+        return Err(Trap::illegal(insn));
+    }
+    let to = if cpu.mstatus & mstatus::SPP != 0 { Privilege::Supervisor } else { Privilege::User };
+    let enable = if cpu.mstatus & mstatus::SPIE != 0 { mstatus::SIE } else { 0 };
+    cpu.mstatus = cpu.mstatus & !(mstatus::SIE | mstatus::SPP | mstatus::MPRV) | enable | mstatus::SPIE;
+    cpu.privilege = to;
+    cpu.update_mode();
+    Ok(cpu.sepc)
 }
 
-/// `wfi(insn)`: waits for an interrupt (TW checked).
-pub(crate) fn wfi(_: &mut HelperCx<'_, Riscv64>, [insn, ..]: [u64; 4]) -> Result {
-    Err(Trap::illegal(insn))
+/// `wfi(insn)`: waits for an interrupt (TW checked). U-mode may not, since S-mode exists.
+pub(crate) fn wfi(cx: &mut HelperCx<'_, Riscv64>, [insn, ..]: [u64; 4]) -> Result {
+    let timed_out = cx.cpu.mstatus & mstatus::TW != 0 && cx.cpu.privilege != Privilege::Machine;
+    if timed_out || cx.cpu.privilege == Privilege::User {
+        return Err(Trap::illegal(insn));
+    }
+    cx.env.wait_for_interrupt();
+    Ok(0)
 }
 
 /// `sfence_vma(insn, rs1, rs2)`: `sfence.vma` and `sinval.vma` (privilege and TVM checked). Whether rs1 and rs2 are
 /// x0 is in `insn`.
-pub(crate) fn sfence_vma(_: &mut HelperCx<'_, Riscv64>, [insn, _gva, _asid, _]: [u64; 4]) -> Result {
-    Err(Trap::illegal(insn))
+pub(crate) fn sfence_vma(cx: &mut HelperCx<'_, Riscv64>, [insn, gva, asid, _]: [u64; 4]) -> Result {
+    let trapped = cx.cpu.privilege == Privilege::Supervisor && cx.cpu.mstatus & mstatus::TVM != 0;
+    if cx.cpu.privilege == Privilege::User || trapped {
+        return Err(Trap::illegal(insn));
+    }
+    let named = |field: u32| insn >> field & 0x1f != 0;
+    let mode = csr::address_space(cx.cpu.satp) & !0xffff;
+    cx.env.flush_tlb(TlbFlush {
+        gva: named(15).then_some(Gva(gva)),
+        len: 0,
+        address_space: named(20).then_some(mode | asid & 0xffff),
+    });
+    Ok(0)
 }
 
 /// `fence_i()`: instruction fetches see all earlier stores.

@@ -1,0 +1,163 @@
+//! What the vCPUs of one machine share: mailboxes for remote fences and calls, and who runs or sleeps.
+
+use isomer_core::{Gpa, VcpuSignal};
+use isomer_ir::{Guest, guest::TlbFlush};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+};
+
+/// Something a vCPU does at its next poll, before it runs more guest code.
+pub enum Request<G: Guest> {
+    /// Drop cached translations.
+    FlushTlb(TlbFlush),
+    /// Forget translated code that may be older than stores made before this request.
+    SyncCode,
+    /// Code was translated from this granule: stores to it must be noticed.
+    Protect(Gpa),
+    /// Leave the powered-off state with the CPU as the closure leaves it.
+    PowerOn(Box<dyn FnOnce(&G, &mut G::Cpu) + Send>),
+    /// Look at or change the CPU.
+    Call(Box<dyn FnOnce(&G, &mut G::Cpu) + Send>),
+}
+
+impl<G: Guest> std::fmt::Debug for Request<G> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::FlushTlb(what) => write!(f, "FlushTlb({what:?})"),
+            Self::SyncCode => f.write_str("SyncCode"),
+            Self::Protect(gpa) => write!(f, "Protect({gpa})"),
+            Self::PowerOn(_) => f.write_str("PowerOn"),
+            Self::Call(_) => f.write_str("Call"),
+        }
+    }
+}
+
+/// What the machine wants of a vCPU's thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Control {
+    /// Run guest code.
+    Run = 0,
+    /// Return from `run` at an instruction boundary and be ready to continue.
+    Pause = 1,
+    /// Return from `run` for good.
+    Stop = 2,
+}
+
+/// The shared side of one vCPU.
+pub struct Peer<G: Guest> {
+    signal: Arc<VcpuSignal>,
+    mailbox: Mutex<Vec<Request<G>>>,
+    posted: AtomicU64,
+    drained: AtomicU64,
+    /// Runs no guest code now, and will empty its mailbox before it does.
+    quiet: AtomicBool,
+    powered: AtomicBool,
+    control: AtomicU8,
+}
+
+impl<G: Guest> std::fmt::Debug for Peer<G> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Peer(powered: {})", self.is_powered())
+    }
+}
+
+impl<G: Guest> Peer<G> {
+    fn new() -> Self {
+        Self {
+            signal: Arc::default(),
+            mailbox: Mutex::default(),
+            posted: AtomicU64::new(0),
+            drained: AtomicU64::new(0),
+            quiet: AtomicBool::new(true),
+            powered: AtomicBool::new(false),
+            control: AtomicU8::new(Control::Run as u8),
+        }
+    }
+
+    /// Interrupt inputs and the kick.
+    pub fn signal(&self) -> &Arc<VcpuSignal> {
+        &self.signal
+    }
+
+    /// Is it powered on (HSM started, PSCI on)?
+    pub fn is_powered(&self) -> bool {
+        self.powered.load(Ordering::SeqCst)
+    }
+
+    /// Claims the right to power it on: true for exactly one caller while it is off.
+    pub fn claim_power_on(&self) -> bool {
+        !self.powered.swap(true, Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_powered(&self, on: bool) {
+        self.powered.store(on, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::SeqCst);
+    }
+
+    /// Asks its thread to run, pause or stop.
+    pub fn set_control(&self, control: Control) {
+        self.control.store(control as u8, Ordering::SeqCst);
+        self.signal.kick();
+    }
+
+    /// What its thread was last asked.
+    pub fn control(&self) -> Control {
+        match self.control.load(Ordering::SeqCst) {
+            0 => Control::Run,
+            1 => Control::Pause,
+            _ => Control::Stop,
+        }
+    }
+
+    /// Leaves a request; the ticket tells [`Self::is_done`] which one is meant.
+    pub fn post(&self, request: Request<G>) -> u64 {
+        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        mailbox.push(request);
+        let ticket = self.posted.fetch_add(1, Ordering::SeqCst) + 1;
+        drop(mailbox);
+        self.signal.kick();
+        ticket
+    }
+
+    /// Has the request been carried out, or will it be before any further guest code runs?
+    pub fn is_done(&self, ticket: u64) -> bool {
+        self.drained.load(Ordering::SeqCst) >= ticket || self.quiet.load(Ordering::SeqCst)
+    }
+
+    /// Takes all requests; call [`Self::acknowledge`] with the count when they are carried out.
+    pub(crate) fn take(&self) -> Vec<Request<G>> {
+        std::mem::take(&mut *self.mailbox.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn acknowledge(&self, count: usize) {
+        self.drained.fetch_add(count as u64, Ordering::SeqCst);
+    }
+}
+
+/// All vCPUs of one machine.
+#[derive(Debug)]
+pub struct Group<G: Guest> {
+    peers: Vec<Arc<Peer<G>>>,
+}
+
+impl<G: Guest> Group<G> {
+    /// `count` vCPUs, all powered off.
+    pub fn new(count: usize) -> Arc<Self> {
+        Arc::new(Self { peers: (0..count).map(|_| Arc::new(Peer::new())).collect() })
+    }
+
+    /// The vCPUs, by index.
+    pub fn peers(&self) -> &[Arc<Peer<G>>] {
+        &self.peers
+    }
+
+    /// Asks every vCPU's thread to run, pause or stop.
+    pub fn set_control(&self, control: Control) {
+        self.peers.iter().for_each(|peer| peer.set_control(control));
+    }
+}

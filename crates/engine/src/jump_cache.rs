@@ -1,0 +1,56 @@
+//! From a virtual pc to translated code without a page walk: direct-mapped, tagged with the TLB set's generation.
+
+use crate::blocks::BlockRef;
+use isomer_core::PAGE_SHIFT;
+
+/// Entries of one virtual page lie together, so that a page's entries can be dropped without a scan.
+const PER_PAGE: usize = 64;
+const PAGES: usize = 64;
+
+#[derive(Clone, Copy)]
+struct Entry {
+    pc: u64,
+    mode: u32,
+    generation: u32,
+    block: Option<BlockRef>,
+}
+
+const EMPTY: Entry = Entry { pc: 0, mode: 0, generation: 0, block: None };
+
+/// One vCPU's jump cache.
+pub(crate) struct JumpCache {
+    entries: Box<[Entry; PER_PAGE * PAGES]>,
+}
+
+#[inline(always)]
+fn index(pc: u64) -> usize {
+    let page = pc >> PAGE_SHIFT;
+    let page = (page ^ (page >> 6) ^ (page >> 12)) as usize % PAGES;
+    let offset = ((pc >> 1) ^ (pc >> 7)) as usize % PER_PAGE;
+    page * PER_PAGE + offset
+}
+
+impl JumpCache {
+    pub(crate) fn new() -> Self {
+        Self { entries: Box::new([EMPTY; PER_PAGE * PAGES]) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self, pc: u64, mode: u32, generation: u32) -> Option<BlockRef> {
+        let entry = &self.entries[index(pc)];
+        if entry.pc == pc && entry.mode == mode && entry.generation == generation {
+            entry.block
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn insert(&mut self, pc: u64, mode: u32, generation: u32, block: BlockRef) {
+        self.entries[index(pc)] = Entry { pc, mode, generation, block: Some(block) };
+    }
+
+    /// Forgets everything: block memory is about to be freed.
+    pub(crate) fn clear(&mut self) {
+        self.entries.fill(EMPTY);
+    }
+}

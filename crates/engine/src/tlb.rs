@@ -1,0 +1,307 @@
+//! The software TLB: direct-mapped tables at fixed places, one set an address space, so that a context switch
+//! swaps an index and a one-page flush touches one entry.
+
+use isomer_core::{Gpa, PAGE_SHIFT, PAGE_SIZE};
+use isomer_ir::{Page, guest::TlbFlush};
+
+/// Entries a table.
+pub(crate) const ENTRIES: usize = 256;
+/// Address spaces kept at once.
+const SETS: usize = 4;
+/// A tag no address matches: tags have zeros below the page shift.
+const INVALID: u64 = 1;
+/// Large translations remembered a regime, so that a miss inside one needs no walk.
+const LARGE: usize = 8;
+
+/// One cached translation of a 4 KiB granule. The tags are the granule's virtual address, or [`INVALID`] where
+/// that access may not take the fast path.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub(crate) struct Entry {
+    pub(crate) load: u64,
+    pub(crate) store: u64,
+    pub(crate) fetch: u64,
+    /// Host address = guest virtual address + this (wrapping).
+    pub(crate) addend: u64,
+}
+
+const EMPTY: Entry = Entry { load: INVALID, store: INVALID, fetch: INVALID, addend: 0 };
+
+/// A translation larger than a granule, with the walk's permissions.
+#[derive(Clone, Copy, Debug)]
+struct Large {
+    tag: u64,
+    page: Page,
+}
+
+impl Large {
+    fn covers(&self, gva: u64) -> bool {
+        gva >> self.page.shift == self.tag >> self.page.shift
+    }
+}
+
+/// What a table knows besides its entries.
+#[derive(Clone, Default)]
+struct TableInfo {
+    large: [Option<Large>; LARGE],
+    next_large: usize,
+    used: bool,
+}
+
+/// The entry an address uses within its table.
+#[inline(always)]
+pub(crate) const fn index(gva: u64) -> usize {
+    (gva >> PAGE_SHIFT) as usize % ENTRIES
+}
+
+struct Set {
+    address_space: Option<u64>,
+    last_used: u64,
+    /// Changes whenever translations of this set are dropped: tags the jump cache.
+    generation: u32,
+}
+
+/// One vCPU's TLB: `SETS` sets of one table a regime, all tables in one allocation.
+pub(crate) struct Tlb {
+    entries: Box<[Entry]>,
+    /// Guest-physical granule of each entry, apart because only protection looks at it.
+    gpas: Box<[u64]>,
+    tables: Box<[TableInfo]>,
+    sets: [Set; SETS],
+    regimes: usize,
+    current: usize,
+    /// Index of the current set's first entry.
+    base: usize,
+    clock: u64,
+    next_generation: u32,
+}
+
+impl Tlb {
+    pub(crate) fn new(regimes: usize) -> Self {
+        let set =
+            |i: usize| Set { address_space: (i == 0).then_some(0), last_used: 0, generation: i as u32 + 1 };
+        Self {
+            entries: vec![EMPTY; SETS * regimes * ENTRIES].into_boxed_slice(),
+            gpas: vec![u64::MAX; SETS * regimes * ENTRIES].into_boxed_slice(),
+            tables: vec![TableInfo::default(); SETS * regimes].into_boxed_slice(),
+            sets: std::array::from_fn(set),
+            regimes,
+            current: 0,
+            base: 0,
+            clock: 0,
+            next_generation: SETS as u32 + 1,
+        }
+    }
+
+    /// The entry for `gva` in regime `mmu`.
+    #[inline(always)]
+    pub(crate) fn entry(&self, gva: u64, mmu: u8) -> &Entry {
+        &self.entries[self.base + usize::from(mmu) * ENTRIES + index(gva)]
+    }
+
+    /// A number that names the current set and its contents' age.
+    #[inline(always)]
+    pub(crate) fn generation(&self) -> u32 {
+        self.sets[self.current].generation
+    }
+
+    fn table_number(&self, mmu: u8) -> usize {
+        self.current * self.regimes + usize::from(mmu)
+    }
+
+    fn renew(&mut self, set: usize) {
+        self.sets[set].generation = self.next_generation;
+        self.next_generation = self.next_generation.wrapping_add(1);
+    }
+
+    fn clear_table(&mut self, table: usize) {
+        if self.tables[table].used {
+            self.tables[table] = TableInfo::default();
+            let entries = table * ENTRIES..(table + 1) * ENTRIES;
+            self.entries[entries.clone()].fill(EMPTY);
+            self.gpas[entries].fill(u64::MAX);
+        }
+    }
+
+    fn clear_set(&mut self, set: usize) {
+        (set * self.regimes..(set + 1) * self.regimes).for_each(|table| self.clear_table(table));
+    }
+
+    fn clear_page(&mut self, table: usize, gva: u64) {
+        let tag = gva & !(PAGE_SIZE - 1);
+        let entry = &mut self.entries[table * ENTRIES + index(gva)];
+        if [entry.load, entry.store, entry.fetch].contains(&tag) {
+            *entry = EMPTY;
+        }
+        // A flush of any address inside a large page drops all of it.
+        for slot in 0..LARGE {
+            let Some(large) = self.tables[table].large[slot].filter(|large| large.covers(gva)) else {
+                continue;
+            };
+            self.tables[table].large[slot] = None;
+            for entry in &mut self.entries[table * ENTRIES..(table + 1) * ENTRIES] {
+                let tag = [entry.load, entry.store, entry.fetch].into_iter().find(|tag| *tag != INVALID);
+                if tag.is_some_and(|tag| large.covers(tag)) {
+                    *entry = EMPTY;
+                }
+            }
+        }
+    }
+
+    /// Remembers a walk's answer. `host` is the host address of the granule if it is RAM; `writable` says whether
+    /// stores may bypass the slow path (they may not where translated code is).
+    pub(crate) fn fill(&mut self, gva: u64, mmu: u8, page: &Page, host: Option<u64>, writable: bool) {
+        if u32::from(page.shift) < PAGE_SHIFT {
+            return;
+        }
+        let number = self.table_number(mmu);
+        let table = &mut self.tables[number];
+        table.used = true;
+        if u32::from(page.shift) > PAGE_SHIFT && !table.large.iter().flatten().any(|large| large.covers(gva))
+        {
+            table.large[table.next_large] = Some(Large { tag: gva, page: *page });
+            table.next_large = (table.next_large + 1) % LARGE;
+        }
+        let Some(host) = host else { return };
+        let tag = gva & !(PAGE_SIZE - 1);
+        let allow = |yes: bool| if yes { tag } else { INVALID };
+        let at = number * ENTRIES + index(gva);
+        self.gpas[at] = page.gpa.page_base().0;
+        self.entries[at] = Entry {
+            load: allow(page.load),
+            store: allow(page.store && writable),
+            fetch: allow(page.fetch),
+            addend: host.wrapping_sub(tag),
+        };
+    }
+
+    /// The guest-physical granule of a valid entry.
+    pub(crate) fn gpa(&self, gva: u64, mmu: u8) -> Gpa {
+        Gpa(self.gpas[self.table_number(mmu) * ENTRIES + index(gva)])
+    }
+
+    /// A remembered large translation that covers `gva`, moved to its granule.
+    pub(crate) fn large(&self, gva: u64, mmu: u8) -> Option<Page> {
+        let table = &self.tables[self.table_number(mmu)];
+        let large = table.large.iter().flatten().find(|large| large.covers(gva))?;
+        let delta = (gva & !(PAGE_SIZE - 1)).wrapping_sub(large.tag & !(PAGE_SIZE - 1));
+        Some(Page { gpa: Gpa(large.page.gpa.0.wrapping_add(delta)), ..large.page })
+    }
+
+    /// Drops a large translation whose permissions were not enough, so that the next fill replaces it.
+    pub(crate) fn forget_large(&mut self, gva: u64, mmu: u8) {
+        let number = self.table_number(mmu);
+        let slots = self.tables[number].large.iter_mut();
+        slots.filter(|slot| slot.is_some_and(|large| large.covers(gva))).for_each(|slot| *slot = None);
+    }
+
+    /// Makes stores to the granule at `gpa` take the slow path from now on, in every set.
+    pub(crate) fn protect(&mut self, gpa: Gpa) {
+        let base = gpa.page_base().0;
+        for table in (0..self.tables.len()).filter(|&table| self.tables[table].used) {
+            for at in table * ENTRIES..(table + 1) * ENTRIES {
+                if self.gpas[at] == base {
+                    self.entries[at].store = INVALID;
+                }
+            }
+        }
+    }
+
+    /// Switches to the set of address space `id`, evicting the one unused for longest if it has none.
+    pub(crate) fn set_address_space(&mut self, id: u64) {
+        self.clock += 1;
+        let found = self.sets.iter().position(|set| set.address_space == Some(id));
+        let chosen = found.unwrap_or_else(|| {
+            let oldest = (0..SETS).min_by_key(|&set| self.sets[set].last_used).unwrap_or(0);
+            self.clear_set(oldest);
+            self.sets[oldest].address_space = Some(id);
+            self.renew(oldest);
+            oldest
+        });
+        self.sets[chosen].last_used = self.clock;
+        self.current = chosen;
+        self.base = chosen * self.regimes * ENTRIES;
+    }
+
+    /// Drops translations, and with them the generation of every set concerned.
+    pub(crate) fn flush(&mut self, what: TlbFlush) {
+        let pages = what.len.div_ceil(PAGE_SIZE).max(1);
+        for set in 0..SETS {
+            if what.address_space.is_some_and(|id| self.sets[set].address_space != Some(id)) {
+                continue;
+            }
+            match what.gva {
+                Some(gva) if pages <= 64 => {
+                    for table in set * self.regimes..(set + 1) * self.regimes {
+                        if self.tables[table].used {
+                            (0..pages).for_each(|page| {
+                                self.clear_page(table, gva.0.wrapping_add(page << PAGE_SHIFT))
+                            });
+                        }
+                    }
+                }
+                _ => self.clear_set(set),
+            }
+            self.renew(set);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isomer_core::Gva;
+
+    fn page(gpa: u64, shift: u8) -> Page {
+        Page { gpa: Gpa(gpa), shift, load: true, store: true, fetch: false, global: false }
+    }
+
+    #[test]
+    fn spaces_keep_their_own_translations() {
+        let mut tlb = Tlb::new(2);
+        tlb.fill(0x1234, 1, &page(0x8000, 12), Some(0x10_0000), true);
+        assert_eq!(tlb.entry(0x1abc, 1).load, 0x1000);
+        assert_eq!(tlb.entry(0x1abc, 1).fetch, INVALID);
+        assert_eq!(0x1abc_u64.wrapping_add(tlb.entry(0x1abc, 1).addend), 0x10_0abc);
+        assert_eq!(tlb.entry(0x1abc, 0).load, INVALID);
+        let first = tlb.generation();
+        tlb.set_address_space(7);
+        assert_ne!(tlb.generation(), first);
+        assert_eq!(tlb.entry(0x1abc, 1).load, INVALID);
+        tlb.set_address_space(0);
+        assert_eq!((tlb.entry(0x1abc, 1).load, tlb.generation()), (0x1000, first));
+        (100..110).for_each(|id| tlb.set_address_space(id));
+        tlb.set_address_space(0);
+        assert_eq!(tlb.entry(0x1abc, 1).load, INVALID);
+    }
+
+    #[test]
+    fn a_flush_inside_a_large_page_drops_all_of_it() {
+        let mut tlb = Tlb::new(1);
+        tlb.fill(0x40_1000, 0, &page(0x20_1000, 21), Some(0x10_0000), true);
+        assert_eq!(tlb.large(0x5f_f123, 0).map(|p| p.gpa), Some(Gpa(0x3f_f000)));
+        assert_eq!(tlb.large(0x60_0000, 0), None);
+        tlb.flush(TlbFlush { gva: Some(Gva(0x5f_0000)), ..TlbFlush::default() });
+        assert_eq!(tlb.large(0x5f_f123, 0), None);
+        assert_eq!(tlb.entry(0x40_1000, 0).load, INVALID);
+    }
+
+    #[test]
+    fn protection_takes_stores_off_the_fast_path_everywhere() {
+        let mut tlb = Tlb::new(1);
+        tlb.fill(0x1000, 0, &page(0x8000, 12), Some(0), true);
+        tlb.set_address_space(3);
+        tlb.fill(0x5000, 0, &page(0x8000, 12), Some(0), true);
+        tlb.protect(Gpa(0x8010));
+        assert_eq!((tlb.entry(0x5000, 0).load, tlb.entry(0x5000, 0).store), (0x5000, INVALID));
+        tlb.set_address_space(0);
+        assert_eq!((tlb.entry(0x1000, 0).load, tlb.entry(0x1000, 0).store), (0x1000, INVALID));
+    }
+
+    #[test]
+    fn translations_below_a_granule_are_not_kept() {
+        let mut tlb = Tlb::new(1);
+        tlb.fill(0x1000, 0, &page(0x8000, 4), Some(0), true);
+        assert_eq!(tlb.entry(0x1000, 0).load, INVALID);
+    }
+}

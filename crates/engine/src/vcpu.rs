@@ -1,0 +1,362 @@
+//! A vCPU in software: the run loop around lookup, interpretation, traps, interrupts, requests and sleep.
+#![allow(unsafe_code)]
+
+use crate::{
+    blocks::BlockRef,
+    env::{Env, Lookup},
+    group::{Control, Group, Peer, Request},
+    phys::Phys,
+    trace::{self, Trace},
+};
+use isomer_core::{Bus, Clock, GuestMemory};
+use isomer_ir::{
+    CpuState, Guest,
+    interp::{self, End},
+};
+use std::{sync::Arc, time::Duration};
+
+/// Instructions between looks at the clock: about 0.1 ms, the resolution of a CPU's own timer.
+const SLICE_INSNS: u64 = 16_384;
+/// The longest sleep without a deadline, so that a lost wake-up costs a moment, not the machine.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// What a vCPU is made from.
+pub struct VcpuConfig<G: Guest> {
+    /// The CPU model.
+    pub guest: Arc<G>,
+    /// Its state at power-on.
+    pub cpu: G::Cpu,
+    /// Its number in the group.
+    pub index: usize,
+    /// All vCPUs of the machine.
+    pub group: Arc<Group<G>>,
+    /// RAM.
+    pub memory: GuestMemory,
+    /// Devices.
+    pub mmio: Arc<Bus>,
+    /// Guest time.
+    pub clock: Arc<Clock>,
+    /// Answers firmware calls, where the machine is its own firmware.
+    pub firmware: Option<Box<dyn Firmware<G>>>,
+    /// What to trace.
+    pub trace: Trace,
+    /// Room for translated blocks, in bytes.
+    pub code_limit_bytes: usize,
+}
+
+/// Why [`SoftVcpu::run`] returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// [`Control::Pause`]: call `run` again to go on.
+    Paused,
+    /// [`Control::Stop`].
+    Stopped,
+    /// The instruction limit given to `run` was reached.
+    Limit,
+    /// The guest cannot continue: it faults in its own fault handler at this pc, for ever.
+    Wedged {
+        /// Where.
+        pc: u64,
+        /// The registers, for people.
+        registers: String,
+        /// The trap that repeats.
+        trap: String,
+    },
+}
+
+/// What firmware makes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirmwareResult {
+    /// Go on at the CPU's pc (the firmware moved it past the call).
+    Continue,
+    /// This vCPU is off until somebody powers it on.
+    PowerOff,
+    /// Sleep until an interrupt, then go on.
+    Wait,
+    /// The machine is stopping; the request is with the machine already.
+    Stop,
+    /// Not mine: take the trap as the architecture says.
+    Decline,
+}
+
+/// Firmware the machine provides itself (SBI, PSCI, hcalls).
+pub trait Firmware<G: Guest>: Send {
+    /// Answers the call the CPU has just made; pc is the calling instruction.
+    fn call(&mut self, cx: FirmwareCx<'_, G>) -> FirmwareResult;
+}
+
+/// What firmware works with.
+pub struct FirmwareCx<'a, G: Guest> {
+    /// The model.
+    pub guest: &'a G,
+    /// The calling CPU.
+    pub cpu: &'a mut G::Cpu,
+    /// Translation, memory, time: as helpers see them.
+    pub env: &'a mut dyn isomer_ir::guest::HelperEnv<G>,
+    /// All vCPUs.
+    pub group: &'a Group<G>,
+    /// The caller's number.
+    pub index: usize,
+}
+
+impl<G: Guest> std::fmt::Debug for FirmwareCx<'_, G> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FirmwareCx(cpu {})", self.index)
+    }
+}
+
+/// What a vCPU did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Guest instructions retired.
+    pub insns: u64,
+    /// Blocks translated, again where code changed.
+    pub blocks: u64,
+    /// Bytes of translated code held now.
+    pub code_bytes: u64,
+    /// Traps and interrupts taken.
+    pub traps: u64,
+    /// Times it slept.
+    pub sleeps: u64,
+}
+
+/// One vCPU, interpreted.
+pub struct SoftVcpu<G: Guest> {
+    guest: Arc<G>,
+    cpu: Box<G::Cpu>,
+    env: Env<G>,
+    peer: Arc<Peer<G>>,
+    firmware: Option<Box<dyn Firmware<G>>>,
+    wait: bool,
+    stats: Stats,
+    repeated: Repeat,
+}
+
+/// Recognises a guest that traps at its trap handler's first instruction for ever.
+#[derive(Default)]
+struct Repeat {
+    at_insns: u64,
+    pc: u64,
+    count: u32,
+}
+
+/// Traps in a row without an instruction retired, at one pc, before the guest counts as wedged.
+const WEDGED_TRAPS: u32 = 10_000;
+
+impl<G: Guest> SoftVcpu<G> {
+    /// A vCPU; it runs once powered on ([`Peer::claim_power_on`] and [`Request::PowerOn`], or
+    /// [`Self::power_on`] for the boot CPU).
+    pub fn new(config: VcpuConfig<G>) -> Self {
+        let peer = config.group.peers()[config.index].clone();
+        config.memory.add_code_listener(peer.signal().clone());
+        let phys = Phys { memory: config.memory, mmio: config.mmio };
+        let env = Env::new(
+            config.guest.clone(),
+            config.group,
+            config.index,
+            phys,
+            config.clock,
+            config.trace,
+            config.code_limit_bytes,
+        );
+        Self {
+            guest: config.guest,
+            cpu: Box::new(config.cpu),
+            env,
+            peer,
+            firmware: config.firmware,
+            wait: false,
+            stats: Stats::default(),
+            repeated: Repeat::default(),
+        }
+    }
+
+    /// Lets it run from its present state.
+    pub fn power_on(&self) {
+        self.peer.set_powered(true);
+    }
+
+    /// The CPU, between calls of [`Self::run`].
+    pub fn cpu(&self) -> &G::Cpu {
+        &self.cpu
+    }
+
+    /// The CPU, between calls of [`Self::run`].
+    pub fn cpu_mut(&mut self) -> &mut G::Cpu {
+        &mut self.cpu
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            insns: self.cpu.header().insns,
+            blocks: self.env.blocks.translated,
+            code_bytes: self.env.blocks.bytes() as u64,
+            ..self.stats
+        }
+    }
+
+    /// Runs until asked to pause or stop, or about `limit` more instructions are retired.
+    pub fn run(&mut self, limit: Option<u64>) -> Exit {
+        let end = limit.map(|n| self.cpu.header().insns.saturating_add(n));
+        self.peer.set_quiet(false);
+        let exit = loop {
+            if let Some(exit) = self.attend() {
+                break exit;
+            }
+            if !self.peer.is_powered() {
+                self.sleep(None);
+                continue;
+            }
+            let now = self.env.now();
+            let lines = self.peer.signal().lines();
+            if self.wait {
+                if !self.guest.wakes(&self.cpu, lines, now) {
+                    let deadline = self.guest.deadline_ns(&self.cpu);
+                    self.sleep(deadline.map(|at| Duration::from_nanos(at.saturating_sub(now))));
+                    continue;
+                }
+                self.wait = false;
+            }
+            if let Some(interrupt) = self.guest.pending(&self.cpu, lines, now) {
+                self.take(interrupt);
+            }
+            let insns = self.cpu.header().insns;
+            let budget = end.map_or(SLICE_INSNS, |end| end.saturating_sub(insns).min(SLICE_INSNS));
+            if budget == 0 {
+                break Exit::Limit;
+            }
+            if let Some(exit) = self.run_slice(budget) {
+                break exit;
+            }
+        };
+        self.peer.set_quiet(true);
+        exit
+    }
+
+    /// Handles everything others asked for.
+    fn attend(&mut self) -> Option<Exit> {
+        if !self.peer.signal().take_attention() && !self.env.attention_due() {
+            return None;
+        }
+        match self.peer.control() {
+            Control::Run => {}
+            Control::Pause => return Some(Exit::Paused),
+            Control::Stop => return Some(Exit::Stopped),
+        }
+        let requests = self.peer.take();
+        let count = requests.len();
+        for request in requests {
+            match request {
+                Request::FlushTlb(what) => self.env.tlb.flush(what),
+                Request::SyncCode => self.env.sync_provisional(),
+                Request::Protect(gpa) => self.env.tlb.protect(gpa),
+                Request::PowerOn(set_up) | Request::Call(set_up) => set_up(&self.guest, &mut self.cpu),
+            }
+        }
+        self.peer.acknowledge(count);
+        self.env.drop_stale_code();
+        None
+    }
+
+    /// Sleeps until kicked; guest code is not running meanwhile, so requests need not wait for us.
+    fn sleep(&mut self, timeout: Option<Duration>) {
+        self.stats.sleeps += 1;
+        self.peer.set_quiet(true);
+        self.peer.signal().sleep(Some(timeout.map_or(LONGEST_SLEEP, |t| t.min(LONGEST_SLEEP))));
+        self.peer.set_quiet(false);
+        // Requests posted while quiet count as done for their sender: carry them out before any guest code.
+        self.env.request_attention();
+    }
+
+    /// Runs translated code from the present pc until something needs the run loop.
+    fn run_slice(&mut self, budget: u64) -> Option<Exit> {
+        let block = match self.env.lookup(&mut self.cpu) {
+            Lookup::Block(block) => block,
+            Lookup::Trap(trap) => return self.trap(trap),
+        };
+        let end = self.interpret(block, budget);
+        let header = self.cpu.header_mut();
+        match end {
+            End::Leave => None,
+            End::Exit => {
+                self.wait = self.env.take_wait();
+                self.env.request_attention();
+                None
+            }
+            End::Trap { code, value, insn_offset } => {
+                header.pc = header.pc.wrapping_add(u64::from(insn_offset));
+                let trap = self.guest.trap(code, value);
+                self.trap(trap)
+            }
+            End::Fault { insn_offset } => {
+                header.pc = header.pc.wrapping_add(u64::from(insn_offset));
+                // A fault without a recorded trap is the engine asking to look at the state again.
+                self.env.take_fault().and_then(|trap| self.trap(trap))
+            }
+        }
+    }
+
+    fn interpret(&mut self, block: BlockRef, budget: u64) -> End {
+        // SAFETY: blocks are dropped only between slices, so everything reachable from `block` is live while
+        // it runs, and the CPU is `repr(C)` with its slots inside, as `CpuState` promises.
+        unsafe { interp::run(&block.get().code, &mut *self.cpu, &mut self.env, budget) }
+    }
+
+    /// A synchronous trap: firmware may have it first.
+    fn trap(&mut self, trap: G::Trap) -> Option<Exit> {
+        if self.guest.is_firmware_call(&self.cpu, trap)
+            && let Some(firmware) = &mut self.firmware
+        {
+            let group = self.env.group.clone();
+            let index = self.env.index;
+            let cx = FirmwareCx {
+                guest: &self.guest,
+                cpu: &mut self.cpu,
+                env: &mut self.env,
+                group: &group,
+                index,
+            };
+            match firmware.call(cx) {
+                FirmwareResult::Continue => {}
+                FirmwareResult::PowerOff => self.peer.set_powered(false),
+                FirmwareResult::Wait => self.wait = true,
+                FirmwareResult::Stop => self.env.request_attention(),
+                FirmwareResult::Decline => self.take(trap),
+            }
+            self.env.request_attention();
+            return None;
+        }
+        self.take(trap);
+        self.check_wedged(trap)
+    }
+
+    fn take(&mut self, trap: G::Trap) {
+        self.stats.traps += 1;
+        if self.env.trace.irq {
+            trace::line(self.env.index, format_args!("{:#x}: {trap}", self.cpu.header().pc));
+        }
+        self.guest.take(&mut self.cpu, trap);
+    }
+
+    fn check_wedged(&mut self, trap: G::Trap) -> Option<Exit> {
+        let header = self.cpu.header();
+        let repeat = &mut self.repeated;
+        if (repeat.at_insns, repeat.pc) != (header.insns, header.pc) {
+            *repeat = Repeat { at_insns: header.insns, pc: header.pc, count: 0 };
+            return None;
+        }
+        repeat.count += 1;
+        (repeat.count >= WEDGED_TRAPS).then(|| Exit::Wedged {
+            pc: header.pc,
+            registers: self.guest.describe(&self.cpu),
+            trap: trap.to_string(),
+        })
+    }
+}
+
+impl<G: Guest> std::fmt::Debug for SoftVcpu<G> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SoftVcpu<{}>({})", G::NAME, self.env.index)
+    }
+}
