@@ -2,10 +2,18 @@
 
 pub mod block;
 pub mod char;
+pub mod escape;
 pub mod image;
 mod image_lock;
+pub mod output;
+pub mod pump;
 mod qcow2;
+pub mod terminal;
 
 pub use block::{BlockBackend, BlockError};
-pub use char::CharOutput;
+pub use char::{Capture, CharInput, CharOutput, Discard, InputWaker, Tee};
+pub use escape::{ConsoleCommand, EscapeFilter};
 pub use image::{Image, ImageFormat, ImageOptions};
+pub use output::{FdOutput, LogFile, QueuedOutput};
+pub use pump::{InputPump, PumpEvent};
+pub use terminal::{RawMode, restore_terminal, terminal_size};
