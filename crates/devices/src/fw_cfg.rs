@@ -62,7 +62,7 @@ pub mod key {
     pub(super) const WRITE_CHANNEL: u16 = 0x4000;
 }
 
-const DATA_LEN: u64 = 8;
+const DATA: u64 = 0;
 const SELECTOR: u64 = 8;
 const DMA: u64 = 16;
 
@@ -284,7 +284,7 @@ impl Device for FwCfg {
     fn read(&mut self, region: usize, offset: u64, size: usize) -> u64 {
         match offset {
             _ if region != 0 => 0,
-            0..DATA_LEN if offset + size as u64 <= DATA_LEN => self.read_data(size),
+            DATA => self.read_data(size),
             DMA..WINDOW_LEN if offset + size as u64 <= WINDOW_LEN => {
                 let mut bytes = [0; 8];
                 let from = (offset - DMA) as usize;

@@ -15,6 +15,8 @@ use std::{collections::VecDeque, fmt};
 pub const CLOCK_HZ: u32 = 3_686_400;
 
 const FIFO_DEPTH: usize = 16;
+/// 115200 baud, and not zero, by which early consoles divide.
+const POWER_ON_DIVISOR: u16 = (CLOCK_HZ / 16 / 115_200) as u16;
 
 /// Register offsets in bytes.
 mod reg {
@@ -122,7 +124,7 @@ impl Uart16550State {
             mcr: 0,
             msr: msr::PEER,
             scr: 0,
-            divisor: 0,
+            divisor: POWER_ON_DIVISOR,
             overrun: false,
             thr_empty_pending: false,
         }
@@ -288,7 +290,7 @@ impl Uart16550 {
         if state.mcr & mcr::LOOP != 0 {
             state.arrive(character, 0);
         } else if state.lcr & lcr::SET_BREAK == 0 {
-            // While break is set the wire is held low and characters are lost.
+            // While break is set the wire is held low and characters are lost; loopback is ahead of that.
             self.output.write(&[character]);
         }
         self.state.thr_empty_pending = true;
@@ -345,12 +347,7 @@ impl Uart16550 {
                 state.ier = value & ier::ALL;
             }
             reg::IIR_FCR => state.write_fcr(value),
-            reg::LCR => {
-                if value & !state.lcr & lcr::SET_BREAK != 0 && state.mcr & mcr::LOOP != 0 {
-                    state.arrive(0, lsr::BREAK | lsr::FRAMING);
-                }
-                state.lcr = value;
-            }
+            reg::LCR => state.lcr = value,
             reg::MCR => {
                 state.mcr = value & mcr::ALL;
                 state.update_modem_inputs();
