@@ -91,9 +91,9 @@ pub struct PciHostConfig {
 
 /// A BAR on the machine's bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mapping {
-    gpa: Gpa,
-    len: u64,
+pub(super) struct Mapping {
+    pub(super) gpa: Gpa,
+    pub(super) len: u64,
     slot: u8,
     bar: u8,
 }
@@ -119,7 +119,7 @@ pub struct PciHost {
     router: Arc<intx::Router>,
     /// Weak, because the bus holds the bridge.
     bus: Weak<Bus>,
-    mapped: Vec<Mapping>,
+    pub(super) mapped: Vec<Mapping>,
 }
 
 impl std::fmt::Debug for PciHost {
@@ -132,7 +132,7 @@ impl std::fmt::Debug for PciHost {
 /// The states of all functions, by slot.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct PciHostState {
-    functions: Vec<(u8, State)>,
+    pub(super) functions: Vec<(u8, State)>,
 }
 
 impl PciHost {

@@ -9,6 +9,8 @@ pub mod config;
 pub mod host;
 mod intx;
 mod msix;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Bar, BarKind, ConfigSpace, ConfigState, DecodedBar, Identity, Space};
 pub use host::{ECAM_BYTES, PciError, PciHost, PciHostConfig, PciHostState, PciWindow};

@@ -2,7 +2,8 @@
 //!
 //! A device is one [`VirtioDevice`]; [`mmio::VirtioMmio`] and [`pci::VirtioPci`] wrap it unchanged. Queues are
 //! [`VirtQueue`]s behind a lock, shared by the transport (set-up, reset, save) and the device (requests). Locks are
-//! always taken in the order device, queue, interrupt; a worker thread takes a queue's lock and never the device's.
+//! always taken in the order device, queue, interrupt; a worker thread takes a queue's lock and never the device's,
+//! and holds it only to pop, push and signal: vCPUs wait for it.
 //!
 //! A machine stops and continues in this order: vCPUs stop, `quiesce` on every device, `save` (or `restore`),
 //! `resume` on every device, vCPUs run.
@@ -16,6 +17,8 @@ mod queue;
 pub mod rng;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 pub use interrupt::{Interrupt, InterruptPort};

@@ -1,11 +1,15 @@
 //! A guest's side of virtio for tests: a minimal driver that negotiates, lays out split rings in RAM, posts chains
 //! and collects used ones, over either transport.
 
-use super::{VirtioDevice, feature, mmio::VirtioMmio, status};
-use isomer_core::{Device, Gpa, GuestMemory, IrqLine, IrqSink};
+use super::{
+    Activation, Chain, SharedQueue, VirtioDevice, feature, mmio::VirtioMmio, pci::VirtioPci, status,
+};
+use crate::pci::{Connection, MsiSink, PciFunction};
+use isomer_core::{Device, Gpa, GuestMemory, IrqLine, IrqSink, StateError};
 use std::{
+    io::{Read, Write},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -134,6 +138,179 @@ impl<V: VirtioDevice> Registers for VirtioMmio<V> {
     }
 }
 
+/// The common configuration structure's fields, by offset, through BAR 4.
+impl<V: VirtioDevice> Registers for VirtioPci<V> {
+    fn status(&mut self) -> u8 {
+        self.read(4, 20, 1) as u8
+    }
+    fn set_status(&mut self, value: u8) {
+        self.write(4, 20, 1, value.into());
+    }
+    fn features(&mut self) -> u64 {
+        self.write(4, 0, 4, 0);
+        let low = self.read(4, 4, 4);
+        self.write(4, 0, 4, 1);
+        low | self.read(4, 4, 4) << 32
+    }
+    fn accept(&mut self, features: u64) {
+        for half in 0..2 {
+            self.write(4, 8, 4, half);
+            self.write(4, 12, 4, features >> (32 * half) & 0xffff_ffff);
+        }
+    }
+    fn queue_max(&mut self, index: u16) -> u16 {
+        self.write(4, 22, 2, index.into());
+        assert_eq!(index < self.read(4, 18, 2) as u16, self.read(4, 24, 2) != 0);
+        self.read(4, 24, 2) as u16
+    }
+    fn place_queue(&mut self, size: u16, descriptors: u64, driver: u64, device: u64) {
+        self.write(4, 24, 2, size.into());
+        for (register, address) in [(32, descriptors), (40, driver), (48, device)] {
+            self.write(4, register, 4, address & 0xffff_ffff);
+            self.write(4, register + 4, 4, address >> 32);
+            assert_eq!(self.read(4, register, 8), address);
+        }
+    }
+    fn enable_queue(&mut self) {
+        self.write(4, 28, 2, 1);
+    }
+    fn queue_enabled(&mut self) -> bool {
+        self.read(4, 28, 2) == 1
+    }
+    fn reset_selected_queue(&mut self) {
+        self.write(4, 58, 2, 1);
+        assert_eq!(self.read(4, 58, 2), 0);
+    }
+    fn kick(&mut self, index: u16) {
+        self.write(4, 22, 2, index.into());
+        let offset = 0x3000 + 4 * self.read(4, 30, 2);
+        self.write(4, offset, 2, index.into());
+    }
+    fn take_causes(&mut self) -> u32 {
+        self.read(4, 0x1000, 1) as u32
+    }
+    fn config(&mut self, offset: u64, size: usize) -> u64 {
+        self.read(4, 0x2000 + offset, size)
+    }
+    fn set_config(&mut self, offset: u64, size: usize, value: u64) {
+        self.write(4, 0x2000 + offset, size, value);
+    }
+}
+
+/// A message sink that remembers what it got: `(requester, address, data)`.
+#[derive(Debug, Default)]
+pub(crate) struct Messages(Mutex<Vec<(u16, u64, u32)>>);
+
+impl Messages {
+    pub(crate) fn take(&self) -> Vec<(u16, u64, u32)> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl MsiSink for Messages {
+    fn send(&self, requester_id: u16, address: u64, data: u32) {
+        self.0.lock().unwrap().push((requester_id, address, data));
+    }
+}
+
+/// A device for testing transports and queues. Queue 0 gives back what it reads, in capitals, at once. Queue 1 does
+/// so, too, but holds requests until the driver writes the second configuration byte.
+#[derive(Debug, Default)]
+pub(crate) struct Echo {
+    /// First configuration byte: the driver's to write, and saved.
+    pub(crate) value: u8,
+    held: Vec<Chain>,
+    running: Option<Activation>,
+}
+
+impl Echo {
+    fn queue(&self, index: usize) -> Option<SharedQueue> {
+        self.running.as_ref()?.queues.get(index).cloned()
+    }
+
+    fn answer(mut chain: Chain) -> (Chain, u32) {
+        let mut data = vec![0; chain.readable_len() as usize];
+        chain.read_exact(&mut data).unwrap();
+        data.make_ascii_uppercase();
+        data.truncate(chain.writable_len() as usize);
+        chain.write_all(&data).unwrap();
+        (chain, data.len() as u32)
+    }
+
+    fn release(&mut self) {
+        let Some(queue) = self.queue(1) else { return };
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        for chain in self.held.drain(..) {
+            let (chain, written) = Self::answer(chain);
+            queue.push(chain, written);
+        }
+        queue.signal();
+    }
+}
+
+impl VirtioDevice for Echo {
+    const NAME: &'static str = "virtio-echo";
+    const VERSION: u32 = 3;
+    type State = u8;
+
+    fn device_type(&self) -> u32 {
+        42
+    }
+    fn features(&self) -> u64 {
+        0b101
+    }
+    fn queue_max_sizes(&self) -> &[u16] {
+        &[16, 4]
+    }
+    fn read_config(&self, offset: u64, buf: &mut [u8]) {
+        let config = [self.value, 0, 0x34, 0x12];
+        buf.iter_mut().zip(config.iter().skip(offset.min(4) as usize)).for_each(|(to, from)| *to = *from);
+    }
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        match (offset, data) {
+            (0, [value, ..]) => self.value = *value & 0x7f,
+            (1, _) => self.release(),
+            (2, _) => self.running.iter().for_each(|running| running.interrupt.config_changed()),
+            _ => (),
+        }
+    }
+    fn activate(&mut self, activation: Activation) {
+        assert!(self.running.is_none(), "activated twice");
+        self.running = Some(activation);
+    }
+    fn notify(&mut self, index: u16) {
+        let queue = self.queue(index.into()).expect("notified while inactive");
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(chain) = queue.pop() {
+            if index == 1 {
+                self.held.push(chain);
+            } else {
+                let (chain, written) = Self::answer(chain);
+                queue.push(chain, written);
+                queue.signal();
+            }
+        }
+    }
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+    fn quiesce(&mut self) {
+        let queue = self.queue(1).expect("quiesced while inactive");
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        self.held.drain(..).rev().for_each(|chain| queue.undo_pop(chain));
+    }
+    fn save(&self) -> u8 {
+        self.value
+    }
+    fn restore(&mut self, state: u8) -> Result<(), StateError> {
+        if state > 0x7f {
+            return Err(StateError::Damaged { device: Self::NAME, why: "no such value".into() });
+        }
+        self.value = state;
+        Ok(())
+    }
+}
+
 /// A part of a chain to post.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Part<'a> {
@@ -180,6 +357,17 @@ impl<V: VirtioDevice> Guest<VirtioMmio<V>> {
     pub(crate) fn mmio(device: V) -> Self {
         let (ram, wire) = (ram(), Arc::new(Wire::default()));
         let device = VirtioMmio::new(device, ram.clone(), wire.line());
+        Self::new(device, ram, wire)
+    }
+}
+
+impl<V: VirtioDevice> Guest<VirtioPci<V>> {
+    /// A guest that sees `device` as a PCI function with INTA#, memory decoding and bus mastering on.
+    pub(crate) fn pci(device: V) -> Self {
+        let (ram, wire) = (ram(), Arc::new(Wire::default()));
+        let mut device = VirtioPci::new(device, ram.clone(), None);
+        device.connect(&Connection { intx: wire.line(), requester_id: 8 });
+        device.config_write(4, 2, 6);
         Self::new(device, ram, wire)
     }
 }
