@@ -220,7 +220,7 @@ pub(crate) struct Echo {
     /// First configuration byte: the driver's to write, and saved.
     pub(crate) value: u8,
     held: Vec<Chain>,
-    running: Option<Activation>,
+    pub(crate) running: Option<Activation>,
 }
 
 impl Echo {

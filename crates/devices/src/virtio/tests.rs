@@ -337,6 +337,31 @@ fn nothing_moves_before_driver_ok<T: Registers>(make: impl Fn() -> Guest<T>) {
     assert_eq!(guest.used(0), Some((0, 1)));
 }
 
+/// A cause that a worker raises while the guest acknowledges an earlier one is never lost.
+fn raise_while_acknowledging<T: Registers>(mut guest: Guest<T>, interrupt: super::Interrupt) {
+    const RAISED: u32 = 20_000;
+    let worker = std::thread::spawn(move || (0..RAISED).for_each(|_| interrupt.signal_queue(0)));
+    let mut acknowledged = 0u32;
+    while !worker.is_finished() {
+        acknowledged += guest.device.take_causes();
+    }
+    worker.join().unwrap();
+    assert_eq!(guest.wire.level(), guest.device.take_causes() == 1);
+    assert!(!guest.wire.level() && acknowledged <= RAISED && guest.wire.rises() <= RAISED);
+}
+
+#[test]
+fn workers_and_the_guest_do_not_lose_interrupts() {
+    let mut guest = Guest::mmio(Echo::default());
+    guest.start(0);
+    let interrupt = guest.device.device().running.as_ref().unwrap().interrupt.clone();
+    raise_while_acknowledging(guest, interrupt);
+    let mut guest = Guest::pci(Echo::default());
+    guest.start(0);
+    let interrupt = guest.device.device().running.as_ref().unwrap().interrupt.clone();
+    raise_while_acknowledging(guest, interrupt);
+}
+
 #[test]
 fn names_and_versions_tell_the_transports_apart() {
     assert_eq!(<VirtioMmio<Echo> as Device>::NAME, "virtio-echo-mmio");
@@ -352,8 +377,13 @@ fn mmio_registers_identify_the_device() {
     assert_eq!((device.read(0, 0, 1), device.read(0, 0, 8)), (0, 0));
     assert!((0xb0..=0xbc).step_by(4).all(|at| device.read(0, at, 4) == 0xffff_ffff));
     let before = device.read(0, 0xfc, 4);
-    device.set_config(2, 1, 0); // not live: no change is announced
+    device.set_config(2, 1, 0); // not live: nothing changes
     assert_eq!(device.read(0, 0xfc, 4), before);
+    let mut live = Guest::mmio(Echo::default());
+    live.start(0);
+    let before = live.device.read(0, 0xfc, 4);
+    live.device.set_config(2, 1, 0);
+    assert_eq!(live.device.read(0, 0xfc, 4), before + 1);
     let mut slot = mmio::EmptySlot;
     assert_eq!([0, 4, 8, 12].map(|at| slot.read(0, at, 4)), [0x7472_6976, 2, 0, 0x554d_4551]);
     let at = Placement { regions: vec![(0x1000_1000, 0x1000)], irqs: vec![1] };
