@@ -129,8 +129,12 @@ impl AbandonOutput {
         let mut state = self.0.lock();
         state.abandoned = true;
         state.bytes.clear();
+        let wake = state.wake.clone();
         drop(state);
         self.0.drained.notify_all();
+        if let Some(wake) = wake {
+            wake();
+        }
     }
 }
 
