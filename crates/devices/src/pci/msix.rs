@@ -114,8 +114,8 @@ impl Msix {
     pub fn read(&self, offset: u64, size: usize) -> u64 {
         let word = |offset| u64::from(self.read_word(offset));
         match size {
-            4 if offset % 4 == 0 => word(offset),
-            8 if offset % 8 == 0 => word(offset) | word(offset + 4) << 32,
+            4 if offset.is_multiple_of(4) => word(offset),
+            8 if offset.is_multiple_of(8) => word(offset) | word(offset + 4) << 32,
             _ => 0,
         }
     }
@@ -132,8 +132,8 @@ impl Msix {
     /// A guest write of the BAR.
     pub fn write(&self, offset: u64, size: usize, value: u64) {
         match size {
-            4 if offset % 4 == 0 => self.write_word(offset, value as u32),
-            8 if offset % 8 == 0 => {
+            4 if offset.is_multiple_of(4) => self.write_word(offset, value as u32),
+            8 if offset.is_multiple_of(8) => {
                 self.write_word(offset, value as u32);
                 self.write_word(offset + 4, (value >> 32) as u32);
             }

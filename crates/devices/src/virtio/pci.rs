@@ -280,13 +280,13 @@ impl<V: VirtioDevice> VirtioPci<V> {
         FIELDS
             .iter()
             .filter_map(overlap)
-            .fold(0, |value, part| value | part.from_field(self.read_field(part.field)))
+            .fold(0, |value, part| value | part.in_access(self.read_field(part.field)))
     }
 
     fn write_common(&mut self, offset: u64, size: usize, value: u64) {
         for part in FIELDS.iter().filter_map(|field| Overlap::of(field, offset, size)) {
             let old = if part.whole { 0 } else { self.read_field(part.field) };
-            self.write_field(part.field, part.into_field(old, value));
+            self.write_field(part.field, part.merge_into(old, value));
         }
     }
 
@@ -330,13 +330,13 @@ impl Overlap {
     }
 
     /// The field's `value` as it appears in the access.
-    fn from_field(&self, value: u64) -> u64 {
+    fn in_access(&self, value: u64) -> u64 {
         let value = value & self.mask;
         if self.shift >= 0 { value << self.shift } else { value >> -self.shift }
     }
 
     /// The field after a write of `value` to it, when it was `old`.
-    fn into_field(&self, old: u64, value: u64) -> u64 {
+    fn merge_into(&self, old: u64, value: u64) -> u64 {
         let moved = if self.shift >= 0 { value >> self.shift } else { value << -self.shift };
         old & !self.mask | moved & self.mask
     }

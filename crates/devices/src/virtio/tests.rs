@@ -419,7 +419,7 @@ fn find_capability<F: PciFunction>(
         if at == 0 {
             return None;
         }
-        assert!(at >= 0x40 && at % 4 == 0);
+        assert!(at >= 0x40 && at.is_multiple_of(4));
         if function.config_read(at, 1) == id && accept(function, at) {
             return Some(at);
         }
