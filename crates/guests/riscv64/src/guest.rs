@@ -1,6 +1,6 @@
 //! [`Guest`] for riscv64: where the engine's questions go.
 
-use crate::{Cpu, Privilege, Riscv64, Trap, cause, decode, disasm, helpers, lift, mmu, regs, trap};
+use crate::{Cpu, Privilege, Riscv64, Trap, cause, disasm, helpers, lift, mmu, regs, trap};
 use isomer_core::Gva;
 use isomer_ir::{
     Access, Builder, Guest, HelperDesc, MmuIndex, Page, SlotDesc,

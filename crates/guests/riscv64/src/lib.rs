@@ -1,10 +1,35 @@
 //! The RISC-V 64-bit guest: RV64GC and its ratified scalar extensions, M, S and U modes.
+//!
+//! Instructions are rows of tables (`table.rs`, `table_c.rs`, `table_fp.rs`): the manual's encoding diagram as
+//! text, and the function that lifts it. Decoder, disassembler and overlap tests are made from them.
+//! Specifications: "The RISC-V Instruction Set Manual", volumes I (unprivileged) and II (privileged), 2025.
 
 mod csr;
+mod decode;
+mod disasm;
+mod guest;
+mod helpers;
+mod lift;
+mod lift_alu;
+mod lift_atomic;
+mod lift_branch;
+mod lift_crypto;
+mod lift_fp;
+mod lift_mem;
+mod lift_system;
 mod mmu;
 mod model;
+mod operands;
+mod pattern;
 mod pmp;
-mod regs;
+mod pure;
+pub mod regs;
+mod system;
+mod table;
+mod table_c;
+mod table_fp;
+#[cfg(test)]
+mod tests;
 mod trap;
 
 pub use model::{Extensions, Riscv64};

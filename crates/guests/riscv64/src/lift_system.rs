@@ -1,0 +1,199 @@
+//! Calls, returns, CSR accesses, fences and may-be-operations (volume I, 2.7, 2.8, 6, 7, 16, 17; volume II, 3.3, 11, 12).
+
+use crate::{
+    Privilege, cause,
+    helpers::Helper,
+    lift::Lift,
+    operands::{Csr, Fence, I, R, R1, U},
+};
+use isomer_ir::{Terminal, Type, Value, types::Order};
+
+pub(crate) fn ecall(l: &mut Lift<'_>) {
+    let cause = match l.mode.privilege() {
+        Privilege::User => cause::ECALL_U,
+        Privilege::Supervisor => cause::ECALL_S,
+        Privilege::Machine => cause::ECALL_M,
+    };
+    l.trap(cause, None);
+}
+
+pub(crate) fn ebreak(l: &mut Lift<'_>) {
+    let address = l.pc_rel(0);
+    l.trap(cause::BREAKPOINT, Some(address));
+}
+
+/// No effect.
+pub(crate) fn nop(_: &mut Lift<'_>) {}
+
+/// No effect, whatever the immediate.
+pub(crate) fn c_nop(_: &mut Lift<'_>, _: I) {}
+
+// --- privileged
+
+pub(crate) fn mret(l: &mut Lift<'_>) {
+    if l.mode.privilege() != Privilege::Machine {
+        return l.illegal();
+    }
+    l.trap_return(Helper::Mret);
+}
+
+pub(crate) fn sret(l: &mut Lift<'_>) {
+    if l.mode.privilege() == Privilege::User {
+        return l.illegal();
+    }
+    l.trap_return(Helper::Sret);
+}
+
+pub(crate) fn wfi(l: &mut Lift<'_>) {
+    let insn = l.insn_bits();
+    l.call_void(Helper::Wfi, &[insn]);
+    l.exit();
+}
+
+/// `sfence.vma` and `sinval.vma`: the latter is done at once, which it may be.
+pub(crate) fn sfence_vma(l: &mut Lift<'_>, o: R) {
+    if l.mode.privilege() == Privilege::User {
+        return l.illegal();
+    }
+    let args = [l.insn_bits(), l.x(o.rs1), l.x(o.rs2)];
+    l.call_void(Helper::SfenceVma, &args);
+    l.exit();
+}
+
+/// `sfence.w.inval` and `sfence.inval.ir`: invalidations are never held back, so there is nothing to order.
+pub(crate) fn sfence_inval(l: &mut Lift<'_>) {
+    if l.mode.privilege() == Privilege::User {
+        l.illegal();
+    }
+}
+
+impl Lift<'_> {
+    fn trap_return(&mut self, helper: Helper) {
+        let insn = self.insn_bits();
+        let pc = self.call(helper, &[insn]);
+        self.b.end(Terminal::ExitIndirect { pc });
+    }
+}
+
+// --- CSR accesses (volume I, 6.1: what is read and what is written)
+
+pub(crate) fn csrrw(l: &mut Lift<'_>, o: Csr) {
+    let value = l.x(o.rs1);
+    l.csr_write(o, value);
+}
+
+pub(crate) fn csrrwi(l: &mut Lift<'_>, o: Csr) {
+    let value = l.imm(i64::from(o.uimm));
+    l.csr_write(o, value);
+}
+
+pub(crate) fn csrrs(l: &mut Lift<'_>, o: Csr) {
+    let mask = (o.rs1 != 0).then(|| l.x(o.rs1));
+    l.csr_modify(Helper::CsrSet, o, mask);
+}
+
+pub(crate) fn csrrsi(l: &mut Lift<'_>, o: Csr) {
+    let mask = (o.uimm != 0).then(|| l.imm(i64::from(o.uimm)));
+    l.csr_modify(Helper::CsrSet, o, mask);
+}
+
+pub(crate) fn csrrc(l: &mut Lift<'_>, o: Csr) {
+    let mask = (o.rs1 != 0).then(|| l.x(o.rs1));
+    l.csr_modify(Helper::CsrClear, o, mask);
+}
+
+pub(crate) fn csrrci(l: &mut Lift<'_>, o: Csr) {
+    let mask = (o.uimm != 0).then(|| l.imm(i64::from(o.uimm)));
+    l.csr_modify(Helper::CsrClear, o, mask);
+}
+
+impl Lift<'_> {
+    /// `csrrw` and `csrrwi`, which do not read when rd is x0.
+    fn csr_write(&mut self, o: Csr, value: Value) {
+        let args = self.csr_args(value);
+        if o.rd == 0 {
+            self.call_void(Helper::CsrWrite, &args);
+        } else {
+            let old = self.call(Helper::CsrSwap, &args);
+            self.set_x(o.rd, old);
+        }
+        self.after_csr_write(o.csr);
+    }
+
+    /// The setting and clearing forms, which do not write when the operand is x0 or a zero immediate.
+    fn csr_modify(&mut self, helper: Helper, o: Csr, mask: Option<Value>) {
+        let (helper, operand) = match mask {
+            Some(mask) => (helper, mask),
+            None => (Helper::CsrRead, self.imm(0)),
+        };
+        let args = self.csr_args(operand);
+        let old = self.call(helper, &args);
+        self.set_x(o.rd, old);
+        if mask.is_some() {
+            self.after_csr_write(o.csr);
+        }
+    }
+
+    /// Encoding, operand, and how many instructions of this block came before.
+    fn csr_args(&mut self, operand: Value) -> [Value; 3] {
+        let index = u64::from(self.b.insn_count() - 1);
+        [self.insn_bits(), operand, self.b.iconst(Type::I64, index)]
+    }
+
+    /// Most writes may change the mode, the address space or what interrupts are pending.
+    fn after_csr_write(&mut self, csr: u16) {
+        if !is_inert(csr) {
+            self.exit();
+        }
+    }
+}
+
+/// CSRs whose value concerns nothing but later reads and traps: scratch, epc, cause and tval of S and M.
+const fn is_inert(csr: u16) -> bool {
+    matches!(csr, 0x140..=0x143 | 0x340..=0x343)
+}
+
+// --- fences
+
+/// Device accesses count as memory accesses (volume I, 2.7).
+pub(crate) fn fence(l: &mut Lift<'_>, o: Fence) {
+    const READS: u8 = 0b1010;
+    const WRITES: u8 = 0b0101;
+    let after_reads = o.pred & READS != 0;
+    let after_writes = o.pred & WRITES != 0;
+    let before_reads = o.succ & READS != 0;
+    let before_writes = o.succ & WRITES != 0;
+    let order = match (after_reads || after_writes, before_reads || before_writes) {
+        (false, _) | (_, false) => return,
+        // Only a full fence keeps a load from passing an earlier store.
+        _ if after_writes && before_reads => Order::SeqCst,
+        _ if !after_writes => Order::Acquire,
+        _ => Order::Release,
+    };
+    l.b.fence(order);
+}
+
+/// `fence.tso`: everything but a load passing an earlier store.
+pub(crate) fn fence_tso(l: &mut Lift<'_>) {
+    l.b.fence(Order::AcqRel);
+}
+
+pub(crate) fn fence_i(l: &mut Lift<'_>, _: I) {
+    l.call_void(Helper::FenceI, &[]);
+    l.exit();
+}
+
+// --- may-be-operations (Zimop), which give zero until an extension says otherwise
+
+pub(crate) fn mop_r(l: &mut Lift<'_>, o: R1) {
+    let zero = l.imm(0);
+    l.set_x(o.rd, zero);
+}
+
+pub(crate) fn mop_rr(l: &mut Lift<'_>, o: R) {
+    let zero = l.imm(0);
+    l.set_x(o.rd, zero);
+}
+
+/// `c.mop.n` writes nothing.
+pub(crate) fn c_mop(_: &mut Lift<'_>, _: U) {}
