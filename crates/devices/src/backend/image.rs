@@ -271,7 +271,7 @@ impl BlockBackend for Image {
 
 /// Zeroes as data, for formats and hosts that know no better (qcow2 version 2).
 fn write_zero_blocks(access: &Access, mut offset: u64, len: u64) -> io::Result<()> {
-    const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
     let end = offset + len;
     while offset < end {
         let chunk = (end - offset).min(ZEROES.len() as u64);

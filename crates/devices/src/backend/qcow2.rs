@@ -217,7 +217,7 @@ impl Checker<'_> {
         if refcount_bytes == 0 || refcount_bytes > MAX_REFCOUNT_TABLE_BYTES.max(cluster) {
             return Err(self.damaged(format!("its refcount table has {refcount_bytes} bytes")));
         }
-        if fields.l1_offset % cluster != 0 || fields.refcount_offset % cluster != 0 {
+        if !fields.l1_offset.is_multiple_of(cluster) || !fields.refcount_offset.is_multiple_of(cluster) {
             return Err(self.damaged("its tables do not start at cluster boundaries"));
         }
         if fields.refcount_offset.checked_add(refcount_bytes).is_none_or(|end| end > self.file_bytes) {
@@ -226,7 +226,7 @@ impl Checker<'_> {
         let l1 = self.read(fields.l1_offset, l1_bytes as usize, "L1 table")?;
         let l2_offsets = (0..l1.len()).step_by(8).map(|at| be64(&l1, at) & L2_OFFSET_MASK);
         for offset in l2_offsets {
-            if offset % cluster != 0 {
+            if !offset.is_multiple_of(cluster) {
                 return Err(
                     self.damaged(format!("an L2 table at {offset:#x} is not aligned to its clusters"))
                 );

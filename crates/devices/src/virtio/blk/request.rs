@@ -139,7 +139,7 @@ fn run(disk: &Disk, chain: &Chain, room: u64) -> Result<u64, Refusal> {
 
 /// The byte at which `len` bytes from `sector` start, if they are whole sectors of the disk.
 fn place(disk: &Disk, sector: u64, len: u64) -> Result<u64, Refusal> {
-    if len % SECTOR_BYTES != 0 {
+    if !len.is_multiple_of(SECTOR_BYTES) {
         return Err(Refusal::Wrong("the data is not whole sectors"));
     }
     if sector > disk.sectors || len / SECTOR_BYTES > disk.sectors - sector {
@@ -196,7 +196,7 @@ fn harden(disk: &Disk) -> Result<(), Refusal> {
 /// DISCARD and WRITE_ZEROES: the data is a list of ranges. All are checked before the first is touched.
 fn ranges(disk: &Disk, chain: &Chain, kind: u32, len: u64) -> Result<(), Refusal> {
     check_writable(disk)?;
-    if len == 0 || len % RANGE_BYTES != 0 || len / RANGE_BYTES > u64::from(MAX_RANGES) {
+    if len == 0 || !len.is_multiple_of(RANGE_BYTES) || len / RANGE_BYTES > u64::from(MAX_RANGES) {
         return Err(Refusal::Wrong("the list of ranges has a wrong length"));
     }
     let mut list = [0; (RANGE_BYTES * MAX_RANGES as u64) as usize];

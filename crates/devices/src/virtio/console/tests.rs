@@ -181,34 +181,41 @@ fn input_waits_for_a_reader_and_ends() {
     assert_eq!((s.guest.used(CONTROL_RX), none.writable.len()), (None, 1));
 }
 
-/// Output that takes `0` bytes more until it is given room.
+/// Output with as much room as it was given.
 #[derive(Clone, Default)]
-struct Tight(Arc<Mutex<(usize, Vec<u8>, Option<Arc<dyn Fn() + Send + Sync>>)>>);
+struct Tight(Arc<Mutex<Room>>);
+
+#[derive(Default)]
+struct Room {
+    left: usize,
+    taken: Vec<u8>,
+    wake: Option<Arc<dyn Fn() + Send + Sync>>,
+}
 
 impl CharOutput for Tight {
     fn write(&mut self, bytes: &[u8]) {
-        self.0.lock().unwrap().1.extend(bytes);
+        self.0.lock().unwrap().taken.extend(bytes);
     }
     fn offer(&mut self, bytes: &[u8]) -> usize {
         let mut state = self.0.lock().unwrap();
-        let taken = state.0.min(bytes.len());
-        state.0 -= taken;
-        state.1.extend(&bytes[..taken]);
+        let taken = state.left.min(bytes.len());
+        state.left -= taken;
+        state.taken.extend(&bytes[..taken]);
         taken
     }
     fn on_room(&mut self, wake: Arc<dyn Fn() + Send + Sync>) {
-        self.0.lock().unwrap().2 = Some(wake);
+        self.0.lock().unwrap().wake = Some(wake);
     }
 }
 
 impl Tight {
     fn give(&self, room: usize) {
-        self.0.lock().unwrap().0 = room;
-        let wake = self.0.lock().unwrap().2.clone();
+        self.0.lock().unwrap().left = room;
+        let wake = self.0.lock().unwrap().wake.clone();
         wake.unwrap()();
     }
     fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().1.clone()).unwrap()
+        String::from_utf8(self.0.lock().unwrap().taken.clone()).unwrap()
     }
 }
 
