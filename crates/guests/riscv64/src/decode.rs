@@ -68,11 +68,20 @@ pub(crate) struct Decoder {
 }
 
 const fn long_bucket(insn: u32) -> usize {
-    (insn >> 2 & 31 | insn >> 7 & 0xe0) as usize
+    (insn >> 2 & 0x1f | insn >> 7 & 0xe0) as usize
+}
+
+/// The bits of an encoding that put it into bucket `number`.
+const fn long_bits(number: usize) -> u32 {
+    (number as u32 & 0x1f) << 2 | (number as u32 & 0xe0) << 7
 }
 
 const fn short_bucket(insn: u32) -> usize {
     (insn & 3 | insn >> 11 & 0x1c) as usize
+}
+
+const fn short_bits(number: usize) -> u32 {
+    number as u32 & 3 | (number as u32 & 0x1c) << 11
 }
 
 static DECODER: LazyLock<Decoder> = LazyLock::new(Decoder::new);
@@ -87,15 +96,13 @@ impl Decoder {
             .collect();
         let mut decoder = Self { long: vec![Vec::new(); 256], short: vec![Vec::new(); 32], rows };
         for (index, Row { pattern, .. }) in decoder.rows.iter().enumerate() {
-            let (buckets, spread, bucket_of): (_, fn(u32) -> u32, fn(u32) -> usize) = match pattern.width {
-                32 => (&mut decoder.long, |b| (b & 31) << 2 | (b & 0xe0) << 7, long_bucket),
-                _ => (&mut decoder.short, |b| b & 3 | (b & 0x1c) << 11, short_bucket),
+            let (buckets, bits_of): (_, fn(usize) -> u32) = match pattern.width {
+                32 => (&mut decoder.long, long_bits),
+                _ => (&mut decoder.short, short_bits),
             };
+            let shared = bits_of(buckets.len() - 1) & pattern.mask;
             for (number, bucket) in buckets.iter_mut().enumerate() {
-                let insn = spread(number as u32);
-                debug_assert_eq!(bucket_of(insn), number);
-                let shared = spread(u32::MAX) & pattern.mask;
-                if (insn ^ pattern.bits) & shared == 0 {
+                if (bits_of(number) ^ pattern.bits) & shared == 0 {
                     bucket.push(index as u16);
                 }
             }

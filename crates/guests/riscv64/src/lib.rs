@@ -30,8 +30,9 @@ mod table_c;
 mod table_fp;
 #[cfg(test)]
 mod tests;
-mod trap;
+pub mod trap;
 
+pub use lift_mem::CACHE_BLOCK;
 pub use model::{Extensions, Riscv64};
 pub use regs::{Cpu, Mode, Privilege, mstatus, slot};
 pub use trap::{Trap, cause};

@@ -13,7 +13,7 @@ use isomer_core::Gva;
 use isomer_ir::{Access, CpuState, HelperCx, Type, op::BinOp, types::FpFormat};
 
 /// Bytes in a cache block: what `cbo.zero` clears, and what the device tree's `riscv,cboz-block-size` says.
-pub(crate) const CACHE_BLOCK: u64 = 64;
+pub const CACHE_BLOCK: u64 = 64;
 
 macro_rules! loads {
     ($($name:ident $mem:ident $signed:literal)*) => {$(

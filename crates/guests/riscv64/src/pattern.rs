@@ -205,12 +205,6 @@ impl Pattern {
     pub(crate) const fn meets(&self, other: &Self) -> bool {
         self.width == other.width && (self.bits ^ other.bits) & self.mask & other.mask == 0
     }
-
-    /// Does any value restriction apply? (Then [`Self::meets`] may be too pessimistic.)
-    #[cfg(test)]
-    pub(crate) fn is_restricted(&self) -> bool {
-        !self.excluded.is_empty()
-    }
 }
 
 const fn ones(len: u32) -> u32 {

@@ -49,14 +49,14 @@ fn addi_reads_adds_and_writes() {
 #[test]
 fn compressed_instructions_lift_as_what_they_expand_to() {
     for (short, long) in [
-        (0x1141, 0xff01_0113),                             // c.addi sp, -16
-        (0x852e, 0x00b0_0533),                             // c.mv a0, a1 = add a0, zero, a1
-        (0x9d8d, 0x40b5_85bb),                             // c.subw a1, a1
-        (0x4188, 0x0005_a503),                             // c.lw a0, 0(a1)
-        (0xe406, 0x0011_3423),                             // c.sdsp ra, 8(sp)
-        (0x6605, 0x0000_1637),                             // c.lui a2, 1
-        (0x7139, 0xfc01_0113),                             // c.addi16sp -64
-        (0x0808, 0x0101_0513),                             // c.addi4spn a0, 16
+        (0x1141, 0xff01_0113), // c.addi sp, -16
+        (0x852e, 0x00b0_0533), // c.mv a0, a1 = add a0, zero, a1
+        (0x9d8d, 0x40b5_85bb), // c.subw a1, a1
+        (0x4188, 0x0005_a503), // c.lw a0, 0(a1)
+        (0xe406, 0x0011_3423), // c.sdsp ra, 8(sp)
+        (0x6605, 0x0000_1637), // c.lui a2, 1
+        (0x7139, 0xfc01_0113), // c.addi16sp -64
+        (0x0808, 0x0101_0513), // c.addi4spn a0, 16
         (0x9fad, 0x00b7_87bb), // c.addw a5, a1
     ] {
         assert_eq!(text(&lift(&[short])), text(&lift(&[long])), "{short:#06x}");
@@ -239,6 +239,19 @@ fn every_row_lifts_to_well_typed_code() {
                 }
             }
         }
+    }
+}
+
+proptest::proptest! {
+    /// Guest code is hostile: any bytes, in any mode word, lift to something and disassemble.
+    #[test]
+    fn any_bytes_lift(mode: u32, code: [u8; 64]) {
+        let guest = Riscv64::max();
+        if let Some(block) = lift_block(&guest, mode, &code, 16) {
+            proptest::prop_assert!(block.insn_count >= 1 && block.len as usize <= code.len());
+        }
+        let (_, len) = guest.disassemble(&code, 0);
+        proptest::prop_assert!(len == 2 || len == 4);
     }
 }
 
