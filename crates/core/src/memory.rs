@@ -138,7 +138,8 @@ impl GuestMemory {
 
     /// The region that holds `len` bytes from `gpa` whole.
     pub fn region(&self, gpa: Gpa, len: u64) -> Option<&RamRegion> {
-        self.regions.iter().find(|r| gpa.0 >= r.gpa.0 && gpa.0 - r.gpa.0 <= r.len.saturating_sub(len))
+        let holds = |r: &&RamRegion| gpa >= r.gpa && len <= r.len && gpa.0 - r.gpa.0 <= r.len - len;
+        self.regions.iter().find(holds)
     }
 
     /// Total RAM, in bytes.
@@ -206,6 +207,7 @@ mod tests {
         assert!(ram.region(Gpa(0x800f_fff8), 8).is_some());
         assert!(ram.region(Gpa(0x800f_fff9), 8).is_none());
         assert!(ram.region(Gpa(u64::MAX), 8).is_none());
+        assert!(ram.region(Gpa(0x8000_0000), (1 << 20) + 1).is_none());
         assert!(ram.region(Gpa(0x7fff_ffff), 1).is_none());
     }
 
