@@ -130,7 +130,7 @@ fn segment<'a>(
 /// What to add to physical addresses: 0 for files that have some. Position-independent files, and those whose
 /// linker script knows no physical addresses (Linux' `vmlinux` for riscv64 starts at 0), go to the default place.
 fn bias(loader: &Loader<'_>, kind: elf::FileType, lowest: u64) -> u64 {
-    let has_place = loader.memory.region(Gpa(lowest), 1).is_some();
+    let has_place = loader.ram().holds(Gpa(lowest));
     let movable = kind == elf::ET_DYN || lowest == 0;
     if movable && !has_place { loader.base.0.wrapping_sub(lowest) } else { 0 }
 }

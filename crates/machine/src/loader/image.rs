@@ -85,8 +85,7 @@ pub(super) fn load(loader: &Loader<'_>, header: &Header, bytes: &[u8]) -> Result
         )));
     }
     // The offset counts from the start of memory: room for firmware, which may have taken it already.
-    let ram = super::ram_near(loader.memory, loader.base);
-    let wanted = ram.start.0.checked_add(header.text_offset);
+    let wanted = loader.ram().start.0.checked_add(header.text_offset);
     let wanted = wanted.ok_or_else(|| damaged(format!("text_offset {:#x} wraps", header.text_offset)))?;
     let start = Gpa(loader.base.0.max(wanted));
     let span = loader.in_ram(start, header.image_size.max(bytes.len() as u64))?;

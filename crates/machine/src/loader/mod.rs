@@ -190,20 +190,20 @@ impl Loader<'_> {
         Ok(Loaded { format: Format::Raw, entry: span.start, span })
     }
 
+    /// The RAM that files go to: the region `base` is in. (Others hold what is not the guest's to overwrite: MROM.)
+    fn ram(&self) -> Span {
+        let region = self.memory.region(self.base, 1);
+        let span = region.and_then(|region| Span::new(region.gpa, region.len));
+        span.unwrap_or(Span { start: self.base, end: self.base })
+    }
+
     /// `len` bytes from `start`, if they are RAM.
     fn in_ram(&self, start: Gpa, len: u64) -> Result<Span, LoadError> {
-        let span = Span::new(start, len).unwrap_or(Span { start, end: Gpa(u64::MAX) });
-        match self.memory.region(start, len) {
-            Some(_) if span.len() == len => Ok(span),
-            _ => Err(LoadError::OutsideMemory { role: self.role, span, ram: ram_near(self.memory, start) }),
-        }
+        let ram = self.ram();
+        let outside = |span| LoadError::OutsideMemory { role: self.role, span, ram };
+        let span = Span::new(start, len).ok_or_else(|| outside(Span { start, end: Gpa(u64::MAX) }))?;
+        if ram.contains(&span) { Ok(span) } else { Err(outside(span)) }
     }
-}
-
-/// The RAM region that an address belongs to, or the first one: what messages call "the machine's memory".
-fn ram_near(memory: &GuestMemory, address: Gpa) -> Span {
-    let region = memory.region(address, 1).or_else(|| memory.regions().first());
-    region.and_then(|r| Span::new(r.gpa, r.len)).unwrap_or(Span { start: Gpa(0), end: Gpa(0) })
 }
 
 #[cfg(test)]
