@@ -2,6 +2,7 @@
 
 mod guest;
 mod process;
+mod suites;
 
 use std::path::{Path, PathBuf};
 
@@ -19,11 +20,14 @@ enum Task {
     /// Build and verify the embedded Linux guest images
     #[command(subcommand)]
     Guest(guest::Command),
+    /// Run public conformance suites on every engine
+    Suites(suites::Command),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Guest(command) => guest::run(command),
+        Task::Suites(command) => suites::run(command),
     }
 }
 

@@ -3,16 +3,59 @@
 #![allow(unsafe_code)]
 
 use isomer_core::{Gpa, GuestMemory};
-use isomer_ir::interp::Code;
+use isomer_ir::{
+    Block,
+    interp::{Code, Entry},
+};
 use rustc_hash::FxHashMap;
 use std::ptr::NonNull;
 
+/// A block in the form its engine runs.
+pub(crate) enum Form {
+    /// For the interpreter.
+    Compact(Code),
+    /// For the reference engine.
+    Lifted(Box<Block>),
+}
+
+impl Form {
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Compact(code) => code.heap_bytes(),
+            Self::Lifted(block) => {
+                size_of::<Block>() + size_of_val(&block.insts[..]) + block.value_types.len()
+            }
+        }
+    }
+
+    /// Where the interpreter enters it.
+    pub(crate) fn entry(&self) -> Option<Entry> {
+        match self {
+            Self::Compact(code) => Some(code.entry()),
+            Self::Lifted(_) => None,
+        }
+    }
+}
+
 /// A translated block and what it was made from.
 pub(crate) struct Translated {
-    pub(crate) code: Code,
+    pub(crate) form: Form,
     /// The second granule of an instruction that crosses, with its generation.
-    second: Option<(Gpa, u32)>,
+    pub(crate) second: Option<(Gpa, u32)>,
+    /// Good for one run only.
+    transient: bool,
 }
+
+impl Translated {
+    /// May it be found without asking for its translation: by other blocks' links and by the jump cache? Not if it
+    /// depends on the mapping of a second page, or on permissions that change within the page.
+    pub(crate) fn is_linkable(&self) -> bool {
+        self.second.is_none() && !self.transient
+    }
+}
+
+// SAFETY: a block owns its words, and the blocks it links to belong to the same vCPU.
+unsafe impl Send for Translated {}
 
 /// A pointer to a block owned by [`Blocks`]; dangling after the calls that drop blocks, which is why those are
 /// followed by clearing everything that holds one (jump cache, links).
@@ -44,6 +87,7 @@ struct Granule {
 /// All blocks of one vCPU.
 pub(crate) struct Blocks {
     granules: FxHashMap<u64, Granule>,
+    transient: Option<Box<Translated>>,
     bytes: usize,
     limit_bytes: usize,
     /// Blocks made since the start, dropped ones included.
@@ -55,7 +99,7 @@ const BLOCK_OVERHEAD: usize = 96;
 
 impl Blocks {
     pub(crate) fn new(limit_bytes: usize) -> Self {
-        Self { granules: FxHashMap::default(), bytes: 0, limit_bytes, translated: 0 }
+        Self { granules: FxHashMap::default(), transient: None, bytes: 0, limit_bytes, translated: 0 }
     }
 
     /// Bytes held.
@@ -84,10 +128,10 @@ impl Blocks {
         (gpa, mode): (Gpa, u32),
         generation: u32,
         provisional: bool,
-        code: Code,
+        form: Form,
         second: Option<(Gpa, u32)>,
     ) -> BlockRef {
-        let size = code.heap_bytes() + size_of::<Translated>() + BLOCK_OVERHEAD;
+        let size = form.heap_bytes() + size_of::<Translated>() + BLOCK_OVERHEAD;
         let granule = self.granules.entry(gpa.page_number()).or_insert_with(|| Granule {
             generation,
             provisional: false,
@@ -98,15 +142,22 @@ impl Blocks {
         granule.bytes += size;
         self.bytes += size;
         self.translated += 1;
-        let block = Box::new(Translated { code, second });
+        let block = Box::new(Translated { form, second, transient: false });
         let reference = BlockRef(NonNull::from(&*block));
         granule.blocks.insert((gpa.page_offset() as u16, mode), block);
         reference
     }
 
-    /// Does this vCPU hold blocks of another generation of the granule?
-    pub(crate) fn is_stale(&self, gpa: Gpa, generation: u32) -> bool {
-        self.granules.get(&gpa.page_number()).is_some_and(|granule| granule.generation != generation)
+    /// Keeps a block until the next transient one.
+    pub(crate) fn set_transient(&mut self, form: Form) -> BlockRef {
+        self.translated += 1;
+        let block = self.transient.insert(Box::new(Translated { form, second: None, transient: true }));
+        BlockRef(NonNull::from(&**block))
+    }
+
+    /// Does this vCPU hold blocks of this generation of the granule?
+    pub(crate) fn holds(&self, gpa: Gpa, generation: u32) -> bool {
+        self.granules.get(&gpa.page_number()).is_some_and(|granule| granule.generation == generation)
     }
 
     /// Drops blocks whose code was overwritten; true if there were any.
@@ -144,7 +195,7 @@ impl Blocks {
 }
 
 /// The present generation of the granule at `gpa`, if it is RAM.
-pub(crate) fn generation_of(memory: &GuestMemory, gpa: Gpa) -> Option<u32> {
+fn generation_of(memory: &GuestMemory, gpa: Gpa) -> Option<u32> {
     let region = memory.region(gpa.page_base(), isomer_core::PAGE_SIZE)?;
     Some(region.code.generation(gpa.0 - region.gpa.0))
 }

@@ -2,22 +2,29 @@
 #![allow(unsafe_code)]
 
 use crate::{
-    blocks::{BlockRef, Blocks, generation_of},
+    blocks::{BlockRef, Blocks, Form},
     group::{Group, Request},
     jump_cache::JumpCache,
     phys::Phys,
     tlb::Tlb,
     trace::{self, Trace},
+    vcpu::EngineKind,
 };
 use isomer_core::{Clock, Gpa, Gva, PAGE_SIZE, VcpuSignal};
 use isomer_ir::{
     Access, CpuState, Guest, HelperCx, Page,
     guest::{HelperEnv, TlbFlush, lift_block},
-    interp::{Code, CompileError},
+    interp::{self, Code, CompileError, Entry, Fault, HostPlace},
     passes,
-    types::{HelperId, MmuIndex},
+    types::{HelperId, MemFlags, MmuIndex},
 };
-use std::sync::Arc;
+use std::{
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
+    },
+};
 
 /// The most instructions a block is lifted for.
 const MAX_BLOCK_INSNS: u32 = 48;
@@ -31,13 +38,14 @@ pub(crate) enum Lookup<G: Guest> {
 }
 
 /// One vCPU's surroundings.
-pub(crate) struct Env<G: Guest> {
+pub(crate) struct VcpuEnv<G: Guest> {
     pub(crate) guest: Arc<G>,
     pub(crate) group: Arc<Group<G>>,
     pub(crate) index: usize,
     pub(crate) phys: Phys,
     pub(crate) clock: Arc<Clock>,
     pub(crate) trace: Trace,
+    engine: EngineKind,
     pub(crate) tlb: Tlb,
     pub(crate) blocks: Blocks,
     pub(crate) jump_cache: JumpCache,
@@ -47,11 +55,11 @@ pub(crate) struct Env<G: Guest> {
     /// Look at everything before the next slice although nobody kicked us.
     attention: bool,
     code_epoch: u64,
-    /// Protection requests not yet confirmed by their receivers: `(vCPU, ticket)`.
-    unconfirmed: Vec<(usize, u64)>,
+    /// A code fence was executed: carry it out before the next slice.
+    sync: bool,
 }
 
-impl<G: Guest> Env<G> {
+impl<G: Guest> VcpuEnv<G> {
     pub(crate) fn new(
         guest: Arc<G>,
         group: Arc<Group<G>>,
@@ -59,6 +67,7 @@ impl<G: Guest> Env<G> {
         phys: Phys,
         clock: Arc<Clock>,
         trace: Trace,
+        engine: EngineKind,
         code_limit_bytes: usize,
     ) -> Self {
         let signal = group.peers()[index].signal().clone();
@@ -69,6 +78,7 @@ impl<G: Guest> Env<G> {
             phys,
             clock,
             trace,
+            engine,
             tlb: Tlb::new(G::MMU_INDEXES),
             blocks: Blocks::new(code_limit_bytes),
             jump_cache: JumpCache::new(),
@@ -77,7 +87,7 @@ impl<G: Guest> Env<G> {
             wait: false,
             attention: true,
             code_epoch: 0,
-            unconfirmed: Vec::new(),
+            sync: false,
         }
     }
 
@@ -103,8 +113,11 @@ impl<G: Guest> Env<G> {
 
     // --- translated code
 
-    /// Forgets blocks whose guest code was overwritten since the last call.
+    /// Forgets blocks whose guest code was overwritten since the last call, or that a code fence puts in doubt.
     pub(crate) fn drop_stale_code(&mut self) {
+        if std::mem::take(&mut self.sync) {
+            self.sync_provisional();
+        }
         let epoch = self.phys.memory.code_epoch();
         if epoch != self.code_epoch {
             self.code_epoch = epoch;
@@ -116,10 +129,7 @@ impl<G: Guest> Env<G> {
 
     /// `fence.i` and its kin: stores that slipped in before a protection was confirmed become visible.
     pub(crate) fn sync_provisional(&mut self) {
-        let peers = self.group.peers();
-        self.unconfirmed.retain(|&(peer, ticket)| !peers[peer].is_done(ticket));
-        // An unconfirmed peer may still be storing past us, so blocks made meanwhile stay provisional; those made
-        // before are translated anew from what is in memory now.
+        // Their granules are still marked; by now all vCPUs that run were asked to notice stores there.
         if self.blocks.drop_provisional() {
             self.jump_cache.clear();
         }
@@ -135,13 +145,12 @@ impl<G: Guest> Env<G> {
             self.blocks.clear();
             self.jump_cache.clear();
         }
-        match self.find_or_translate(cpu, pc, mode) {
-            Ok(block) => {
-                if !self.trace.insn {
-                    self.jump_cache.insert(pc, mode, self.tlb.generation(), block);
-                }
+        match self.find_or_translate(cpu, pc, mode, false) {
+            Ok(Some(block)) => {
+                self.remember(pc, mode, block);
                 Lookup::Block(block)
             }
+            Ok(None) => Lookup::Trap(self.guest.bus_error(Gva(pc), Access::Fetch)),
             Err(trap) => Lookup::Trap(trap),
         }
     }
@@ -153,34 +162,64 @@ impl<G: Guest> Env<G> {
         if let Some(block) = self.jump_cache.get(pc, mode, generation) {
             return Some(block);
         }
-        if self.blocks.is_full() || self.phys.memory.code_epoch() != self.code_epoch || self.trace.insn {
+        if self.blocks.is_full() || self.phys.memory.code_epoch() != self.code_epoch {
             return None;
         }
         // A fetch fault is taken by the run loop, which looks up again.
-        let block = self.find_or_translate(cpu, pc, mode).ok()?;
-        self.jump_cache.insert(pc, mode, self.tlb.generation(), block);
-        Some(block)
+        let block = self.find_or_translate(cpu, pc, mode, true).ok()??;
+        self.remember(pc, mode, block).then_some(block)
     }
 
-    fn find_or_translate(&mut self, cpu: &mut G::Cpu, pc: u64, mode: u32) -> Result<BlockRef, G::Trap> {
+    /// Puts a block into the jump cache, from where others link to it; false for blocks that must be looked up
+    /// every time.
+    fn remember(&mut self, pc: u64, mode: u32, block: BlockRef) -> bool {
+        // SAFETY: the block was obtained just now.
+        let stays = unsafe { block.get() }.is_linkable();
+        if stays {
+            self.jump_cache.insert(pc, mode, self.tlb.generation(), block);
+        }
+        stays
+    }
+
+    /// Finds the block at `pc` or makes it. While a slice is `running`, only blocks that others may link to are given.
+    fn find_or_translate(
+        &mut self,
+        cpu: &mut G::Cpu,
+        pc: u64,
+        mode: u32,
+        running: bool,
+    ) -> Result<Option<BlockRef>, G::Trap> {
         let guest = self.guest.clone();
-        let gpa = self.translate_gva(cpu, Gva(pc), Access::Fetch, guest.fetch_mmu(cpu))?;
-        if !self.trace.insn
-            && let Some(block) = self.blocks.get(gpa, mode, &self.phys.memory)
-        {
-            return Ok(block);
+        let (gpa, whole_page) = self.translate_fetch(cpu, Gva(pc))?;
+        let transient = self.trace.insn || !whole_page;
+        if running && transient {
+            return Ok(None);
+        }
+        if !transient && let Some(block) = self.blocks.get(gpa, mode, &self.phys.memory) {
+            // SAFETY: the block was obtained just now.
+            match unsafe { block.get() }.second {
+                None => return Ok(Some(block)),
+                Some(_) if running => return Ok(None),
+                Some((second, _)) => {
+                    let next = Gva(pc).page_base().wrapping_add(PAGE_SIZE);
+                    if self.translate_fetch(cpu, next)?.0 == second {
+                        return Ok(Some(block));
+                    }
+                }
+            }
         }
         let Some((code, generation, provisional)) = self.mark_code(gpa) else {
             return Err(guest.bus_error(Gva(pc), Access::Fetch));
         };
-        let max_insns = if self.trace.insn { 1 } else { MAX_BLOCK_INSNS };
+        let max_insns = if transient { 1 } else { MAX_BLOCK_INSNS };
         let mut second = None;
-        let translated = match self.compile(mode, &code, max_insns) {
-            Some(translated) => translated,
+        let (form, len) = match self.compile(mode, &code, max_insns) {
+            Some(compiled) => compiled,
+            None if running => return Ok(None),
             None => {
                 // The first instruction continues on the next page.
                 let next = Gva(pc).page_base().wrapping_add(PAGE_SIZE);
-                let next_gpa = self.translate_gva(cpu, next, Access::Fetch, guest.fetch_mmu(cpu))?;
+                let (next_gpa, _) = self.translate_fetch(cpu, next)?;
                 let Some((tail, next_generation, _)) = self.mark_code(next_gpa) else {
                     return Err(guest.bus_error(next, Access::Fetch));
                 };
@@ -193,17 +232,40 @@ impl<G: Guest> Env<G> {
             let text = guest.disassemble(&code, pc).0;
             trace::line(self.index, format_args!("{pc:#018x} {text}"));
         }
-        Ok(self.blocks.insert((gpa, mode), generation, provisional, translated, second))
+        if transient {
+            // Permissions may end within the instruction: ask for each of its parcels.
+            for offset in (G::INSN_ALIGN..len).step_by(G::INSN_ALIGN as usize) {
+                self.translate_fetch(cpu, Gva(pc.wrapping_add(u64::from(offset))))?;
+            }
+            return Ok(Some(self.blocks.set_transient(form)));
+        }
+        Ok(Some(self.blocks.insert((gpa, mode), generation, provisional, form, second)))
     }
 
-    /// Lifts and compiles, with fewer instructions where a block is too complex for the interpreter.
-    fn compile(&self, mode: u32, code: &[u8], max_insns: u32) -> Option<Code> {
+    /// The guest-physical address of an instruction, and whether the rest of its granule may be fetched too.
+    fn translate_fetch(&mut self, cpu: &mut G::Cpu, gva: Gva) -> Result<(Gpa, bool), G::Trap> {
+        let mmu = self.guest.fetch_mmu(cpu);
+        if self.tlb.entry(gva.0, mmu.0).fetch == gva.page_base().0 {
+            return Ok((self.tlb.gpa(gva.0, mmu.0).wrapping_add(gva.page_offset()), true));
+        }
+        let page = self.walk(cpu, (gva, G::INSN_ALIGN as usize), Access::Fetch, mmu)?;
+        let whole_page = u32::from(page.shift) >= isomer_core::PAGE_SHIFT;
+        Ok((page.gpa.page_base().wrapping_add(gva.page_offset()), whole_page))
+    }
+
+    /// Lifts and compiles, with fewer instructions where a block is too complex for the interpreter; the form and
+    /// the bytes of guest code in it.
+    fn compile(&self, mode: u32, code: &[u8], max_insns: u32) -> Option<(Form, u32)> {
         let mut max_insns = max_insns;
         loop {
             let mut block = lift_block(&*self.guest, mode, code, max_insns)?;
+            if self.engine == EngineKind::Reference {
+                let len = block.len;
+                return Some((Form::Lifted(Box::new(block)), len));
+            }
             passes::optimize(&mut block);
             match Code::compile(&block) {
-                Ok(code) => return Some(code),
+                Ok(code) => return Some((Form::Compact(code), block.len)),
                 Err(CompileError::TooComplex) if max_insns > 1 => max_insns = (block.insn_count / 2).max(1),
                 Err(CompileError::TooComplex) => return None,
             }
@@ -215,15 +277,17 @@ impl<G: Guest> Env<G> {
     fn mark_code(&mut self, gpa: Gpa) -> Option<(Vec<u8>, u32, bool)> {
         let (region, _) = self.phys.granule(gpa)?;
         let offset = gpa.0 - region.gpa.0;
+        let marked = region.code.has_code(offset);
         let generation = region.code.mark(offset);
-        let first_here = generation_of(&self.phys.memory, gpa) == Some(generation);
-        debug_assert!(first_here || self.group.peers().len() > 1);
-        self.tlb.protect(gpa);
-        let peers = self.group.peers().iter().enumerate().filter(|&(peer, _)| peer != self.index);
         let mut provisional = false;
-        for (peer, shared) in peers.filter(|(_, shared)| shared.is_powered()) {
-            provisional = true;
-            self.unconfirmed.push((peer, shared.post(Request::Protect(gpa))));
+        // Blocks of this generation here mean that everybody was told when the first was made.
+        if !(marked && self.blocks.holds(gpa, generation)) {
+            self.tlb.protect(gpa);
+            let peers = self.group.peers().iter().enumerate().filter(|&(peer, _)| peer != self.index);
+            for (_, shared) in peers.filter(|(_, shared)| shared.is_powered()) {
+                provisional = true;
+                shared.post(Request::Protect(gpa));
+            }
         }
         let mut bytes = vec![0; (PAGE_SIZE - gpa.page_offset()) as usize];
         self.phys.memory.read(gpa, &mut bytes).ok()?;
@@ -232,11 +296,11 @@ impl<G: Guest> Env<G> {
 
     // --- translation
 
-    /// The guest-physical address of `gva`, through the TLB or a walk.
+    /// The guest-physical address of `gva`, through the TLB or a walk, for an access to `len` bytes of one granule.
     pub(crate) fn translate_gva(
         &mut self,
         cpu: &mut G::Cpu,
-        gva: Gva,
+        (gva, len): (Gva, usize),
         access: Access,
         mmu: MmuIndex,
     ) -> Result<Gpa, G::Trap> {
@@ -249,13 +313,19 @@ impl<G: Guest> Env<G> {
         let gpa = if tag == gva.page_base().0 {
             self.tlb.gpa(gva.0, mmu.0)
         } else {
-            self.walk(cpu, gva, access, mmu)?.gpa.page_base()
+            self.walk(cpu, (gva, len), access, mmu)?.gpa.page_base()
         };
         Ok(gpa.wrapping_add(gva.page_offset()))
     }
 
     /// Walks (or uses a large translation already known) and fills the TLB.
-    fn walk(&mut self, cpu: &mut G::Cpu, gva: Gva, access: Access, mmu: MmuIndex) -> Result<Page, G::Trap> {
+    fn walk(
+        &mut self,
+        cpu: &mut G::Cpu,
+        (gva, len): (Gva, usize),
+        access: Access,
+        mmu: MmuIndex,
+    ) -> Result<Page, G::Trap> {
         let allows = |page: &Page| match access {
             Access::Load => page.load,
             Access::Store => page.store,
@@ -266,7 +336,7 @@ impl<G: Guest> Env<G> {
             Some(page) => page,
             None => {
                 self.tlb.forget_large(gva.0, mmu.0);
-                let walked = self.guest.walk(cpu, &self.phys, gva, access, mmu);
+                let walked = self.guest.walk(cpu, &self.phys, gva, len as u32, access, mmu);
                 if self.trace.mmu {
                     self.trace_walk(gva, access, mmu, &walked);
                 }
@@ -295,5 +365,311 @@ impl<G: Guest> Env<G> {
                 trace::line(self.index, format_args!("mmu {access:?} {gva} regime {} -> {trap}", mmu.0))
             }
         }
+    }
+}
+
+/// Where a data access of one page ends up.
+enum Place {
+    Ram(NonNull<u8>, Gpa),
+    Mmio(Gpa),
+}
+
+impl<G: Guest> VcpuEnv<G> {
+    fn place(
+        &mut self,
+        cpu: &mut G::Cpu,
+        (gva, len): (Gva, usize),
+        access: Access,
+        mmu: MmuIndex,
+    ) -> Result<Place, G::Trap> {
+        let gpa = self.translate_gva(cpu, (gva, len), access, mmu)?;
+        let host = self.phys.granule(gpa).map(|(_, host)| host + gpa.page_offset());
+        Ok(match host.and_then(|host| NonNull::new(host as *mut u8)) {
+            Some(host) => Place::Ram(host, gpa),
+            None => Place::Mmio(gpa),
+        })
+    }
+
+    /// A load with all checks; little-endian, zero-extended.
+    fn load_checked(
+        &mut self,
+        cpu: &mut G::Cpu,
+        gva: Gva,
+        size: usize,
+        mmu: MmuIndex,
+    ) -> Result<u64, G::Trap> {
+        if gva.page_offset() + size as u64 > PAGE_SIZE {
+            let first = (PAGE_SIZE - gva.page_offset()) as usize;
+            let low = self.load_bytes(cpu, gva, first, mmu)?;
+            let high = self.load_bytes(cpu, gva.wrapping_add(first as u64), size - first, mmu)?;
+            return Ok(low | high << (8 * first));
+        }
+        match self.place(cpu, (gva, size), Access::Load, mmu)? {
+            // SAFETY: `place` gives host RAM for the whole granule, and the access stays inside it.
+            Place::Ram(host, _) => Ok(unsafe { load_host(host, size) }),
+            Place::Mmio(gpa) => {
+                self.phys.mmio.read(gpa, size).ok_or_else(|| self.guest.bus_error(gva, Access::Load))
+            }
+        }
+    }
+
+    fn load_bytes(
+        &mut self,
+        cpu: &mut G::Cpu,
+        gva: Gva,
+        count: usize,
+        mmu: MmuIndex,
+    ) -> Result<u64, G::Trap> {
+        let mut value = 0;
+        for i in 0..count {
+            value |= self.load_checked(cpu, gva.wrapping_add(i as u64), 1, mmu)? << (8 * i);
+        }
+        Ok(value)
+    }
+
+    /// A store with all checks. Across two pages, neither changes if either faults.
+    fn store_checked(
+        &mut self,
+        cpu: &mut G::Cpu,
+        gva: Gva,
+        size: usize,
+        mmu: MmuIndex,
+        value: u64,
+    ) -> Result<(), G::Trap> {
+        if gva.page_offset() + size as u64 > PAGE_SIZE {
+            self.translate_gva(cpu, (gva, 1), Access::Store, mmu)?;
+            let second = gva.page_base().wrapping_add(PAGE_SIZE);
+            self.translate_gva(cpu, (second, 1), Access::Store, mmu)?;
+            for i in 0..size {
+                self.store_checked(cpu, gva.wrapping_add(i as u64), 1, mmu, value >> (8 * i))?;
+            }
+            return Ok(());
+        }
+        match self.place(cpu, (gva, size), Access::Store, mmu)? {
+            Place::Ram(host, gpa) => {
+                // SAFETY: `place` gives host RAM for the whole granule, and the access stays inside it.
+                unsafe { store_host(host, size, value) };
+                self.note_store(gpa, size);
+                Ok(())
+            }
+            Place::Mmio(gpa) => match self.phys.mmio.write(gpa, size, value) {
+                true => Ok(()),
+                false => Err(self.guest.bus_error(gva, Access::Store)),
+            },
+        }
+    }
+
+    /// Tells of a store that did not take the fast path.
+    fn note_store(&self, gpa: Gpa, size: usize) {
+        if let Some((region, _)) = self.phys.granule(gpa) {
+            region.code.written(gpa.0 - region.gpa.0, size);
+        }
+    }
+
+    fn record<T>(&mut self, result: Result<T, G::Trap>) -> Result<T, Fault> {
+        result.map_err(|trap| {
+            self.fault = Some(trap);
+            Fault
+        })
+    }
+}
+
+/// # Safety
+/// `host` must be mapped for `size` (1, 2, 4 or 8) bytes. Other threads may write them meanwhile.
+unsafe fn load_host(host: NonNull<u8>, size: usize) -> u64 {
+    let at = host.as_ptr();
+    let aligned = (at as usize).is_multiple_of(size);
+    // SAFETY: mapped as the caller says; aligned where the atomic needs it.
+    unsafe {
+        match size {
+            1 => u64::from(AtomicU8::from_ptr(at).load(Ordering::Acquire)),
+            2 if aligned => u64::from(u16::from_le(AtomicU16::from_ptr(at.cast()).load(Ordering::Acquire))),
+            4 if aligned => u64::from(u32::from_le(AtomicU32::from_ptr(at.cast()).load(Ordering::Acquire))),
+            8 if aligned => u64::from_le(AtomicU64::from_ptr(at.cast()).load(Ordering::Acquire)),
+            _ => (0..size).rev().fold(0, |value, i| {
+                value << 8 | u64::from(AtomicU8::from_ptr(at.add(i)).load(Ordering::Acquire))
+            }),
+        }
+    }
+}
+
+/// # Safety
+/// As [`load_host`].
+unsafe fn store_host(host: NonNull<u8>, size: usize, value: u64) {
+    let at = host.as_ptr();
+    let aligned = (at as usize).is_multiple_of(size);
+    // SAFETY: mapped as the caller says; aligned where the atomic needs it.
+    unsafe {
+        match size {
+            1 => AtomicU8::from_ptr(at).store(value as u8, Ordering::Release),
+            2 if aligned => AtomicU16::from_ptr(at.cast()).store((value as u16).to_le(), Ordering::Release),
+            4 if aligned => AtomicU32::from_ptr(at.cast()).store((value as u32).to_le(), Ordering::Release),
+            8 if aligned => AtomicU64::from_ptr(at.cast()).store(value.to_le(), Ordering::Release),
+            _ => {
+                for i in 0..size {
+                    AtomicU8::from_ptr(at.add(i)).store((value >> (8 * i)) as u8, Ordering::Release);
+                }
+            }
+        }
+    }
+}
+
+// SAFETY: host addresses come from TLB entries, which only name RAM that `phys.memory` keeps mapped; a hit demands
+// alignment by comparing the low bits with a tag that has none. Blocks are dropped only in `lookup` and
+// `drop_stale_code`, which run between slices, whole granules at a time, and linked blocks share a granule.
+unsafe impl<G: Guest> interp::Env for VcpuEnv<G> {
+    type Cpu = G::Cpu;
+
+    #[inline(always)]
+    fn attention(&self) -> &AtomicU32 {
+        self.signal.attention()
+    }
+
+    #[inline(always)]
+    fn read_hit(&self, va: u64, size: u64, mmu: MmuIndex) -> Option<NonNull<u8>> {
+        let entry = self.tlb.entry(va, mmu.0);
+        let host = va.wrapping_add(entry.addend) as *mut u8;
+        if va & (!(PAGE_SIZE - 1) | (size - 1)) == entry.load { NonNull::new(host) } else { None }
+    }
+
+    #[inline(always)]
+    fn write_hit(&self, va: u64, size: u64, mmu: MmuIndex) -> Option<NonNull<u8>> {
+        let entry = self.tlb.entry(va, mmu.0);
+        let host = va.wrapping_add(entry.addend) as *mut u8;
+        if va & (!(PAGE_SIZE - 1) | (size - 1)) == entry.store { NonNull::new(host) } else { None }
+    }
+
+    fn load(&mut self, cpu: &mut G::Cpu, va: u64, size: u32, flags: MemFlags) -> Result<u64, Fault> {
+        let result = self.load_checked(cpu, Gva(va), size as usize, flags.mmu);
+        self.record(result)
+    }
+
+    fn store(
+        &mut self,
+        cpu: &mut G::Cpu,
+        va: u64,
+        size: u32,
+        value: u64,
+        flags: MemFlags,
+    ) -> Result<(), Fault> {
+        let result = self.store_checked(cpu, Gva(va), size as usize, flags.mmu, value);
+        self.record(result)
+    }
+
+    fn probe_store(&mut self, cpu: &mut G::Cpu, va: u64, size: u32, flags: MemFlags) -> Result<(), Fault> {
+        let last = Gva(va.wrapping_add(u64::from(size) - 1));
+        let first = self.translate_gva(cpu, (Gva(va), 1), Access::Store, flags.mmu);
+        let result = first.and_then(|_| self.translate_gva(cpu, (last, 1), Access::Store, flags.mmu));
+        self.record(result).map(|_| ())
+    }
+
+    fn resolve(
+        &mut self,
+        cpu: &mut G::Cpu,
+        va: u64,
+        size: u32,
+        access: Access,
+        flags: MemFlags,
+    ) -> Result<HostPlace, Fault> {
+        let place = self.place(cpu, (Gva(va), size as usize), access, flags.mmu);
+        match self.record(place)? {
+            Place::Ram(host, gpa) => {
+                if access == Access::Store {
+                    self.note_store(gpa, size as usize);
+                }
+                Ok(HostPlace { host, gpa: gpa.0 })
+            }
+            Place::Mmio(_) => {
+                self.fault = Some(self.guest.bus_error(Gva(va), access));
+                Err(Fault)
+            }
+        }
+    }
+
+    fn misaligned(&mut self, _cpu: &mut G::Cpu, va: u64, access: Access) -> Fault {
+        self.fault = Some(self.guest.misaligned(Gva(va), access));
+        Fault
+    }
+
+    fn call(&mut self, cpu: &mut G::Cpu, helper: HelperId, args: [u64; 4]) -> Result<u64, Fault> {
+        let guest: *const G = Arc::as_ptr(&self.guest);
+        // SAFETY: `self.guest` keeps it alive and is never replaced.
+        let guest = unsafe { &*guest };
+        let run = G::HELPERS[usize::from(helper.0)].run;
+        let result = run(&mut HelperCx { guest, cpu, env: self }, args);
+        self.record(result)
+    }
+
+    #[inline(always)]
+    fn lookup_hit(&self, pc: u64, mode: u32) -> Option<Entry> {
+        self.jump_cache.entry(pc, mode, self.tlb.generation())
+    }
+
+    fn lookup(&mut self, cpu: &mut G::Cpu) -> Option<Entry> {
+        // SAFETY: the block was obtained just now.
+        self.lookup_running(cpu).and_then(|block| unsafe { block.get() }.form.entry())
+    }
+}
+
+impl<G: Guest> HelperEnv<G> for VcpuEnv<G> {
+    fn now_ns(&self) -> u64 {
+        self.now()
+    }
+    fn lines(&self) -> u64 {
+        self.signal.lines()
+    }
+    fn entropy(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        // The kernel's generator only fails before it is seeded at boot; guests see that as a constant.
+        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        u64::from_le_bytes(bytes)
+    }
+    fn load(
+        &mut self,
+        _: &G,
+        cpu: &mut G::Cpu,
+        gva: Gva,
+        size: usize,
+        mmu: MmuIndex,
+    ) -> Result<u64, G::Trap> {
+        self.load_checked(cpu, gva, size, mmu)
+    }
+    fn store(
+        &mut self,
+        _: &G,
+        cpu: &mut G::Cpu,
+        gva: Gva,
+        size: usize,
+        mmu: MmuIndex,
+        value: u64,
+    ) -> Result<(), G::Trap> {
+        self.store_checked(cpu, gva, size, mmu, value)
+    }
+    fn translate(
+        &mut self,
+        _: &G,
+        cpu: &mut G::Cpu,
+        gva: Gva,
+        access: Access,
+        mmu: MmuIndex,
+    ) -> Result<Gpa, G::Trap> {
+        self.translate_gva(cpu, (gva, 1), access, mmu)
+    }
+    fn flush_tlb(&mut self, what: TlbFlush) {
+        self.tlb.flush(what);
+    }
+    fn set_address_space(&mut self, id: u64) {
+        self.tlb.set_address_space(id);
+    }
+    fn sync_code(&mut self) {
+        self.sync = true;
+        self.reconsider();
+    }
+    fn reconsider(&mut self) {
+        self.signal.attention().store(1, Ordering::SeqCst);
+    }
+    fn wait_for_interrupt(&mut self) {
+        self.wait = true;
+        self.reconsider();
     }
 }

@@ -155,9 +155,16 @@ impl<G: Guest> Group<G> {
     pub fn peers(&self) -> &[Arc<Peer<G>>] {
         &self.peers
     }
+}
 
+/// A group without its guest's type, for whoever only starts and stops.
+pub trait Controls: Send + Sync {
     /// Asks every vCPU's thread to run, pause or stop.
-    pub fn set_control(&self, control: Control) {
+    fn set_control(&self, control: Control);
+}
+
+impl<G: Guest> Controls for Group<G> {
+    fn set_control(&self, control: Control) {
         self.peers.iter().for_each(|peer| peer.set_control(control));
     }
 }

@@ -1,7 +1,10 @@
 //! From a virtual pc to translated code without a page walk: direct-mapped, tagged with the TLB set's generation.
 
+#![allow(unsafe_code)]
+
 use crate::blocks::BlockRef;
 use isomer_core::PAGE_SHIFT;
+use isomer_ir::interp::Entry as CodeEntry;
 
 /// Entries of one virtual page lie together, so that a page's entries can be dropped without a scan.
 const PER_PAGE: usize = 64;
@@ -12,7 +15,7 @@ struct Entry {
     pc: u64,
     mode: u32,
     generation: u32,
-    block: Option<BlockRef>,
+    block: Option<(BlockRef, Option<CodeEntry>)>,
 }
 
 const EMPTY: Entry = Entry { pc: 0, mode: 0, generation: 0, block: None };
@@ -21,6 +24,9 @@ const EMPTY: Entry = Entry { pc: 0, mode: 0, generation: 0, block: None };
 pub(crate) struct JumpCache {
     entries: Box<[Entry; PER_PAGE * PAGES]>,
 }
+
+// SAFETY: the pointers name blocks of the vCPU that owns this cache too, and both move together.
+unsafe impl Send for JumpCache {}
 
 #[inline(always)]
 fn index(pc: u64) -> usize {
@@ -37,16 +43,26 @@ impl JumpCache {
 
     #[inline(always)]
     pub(crate) fn get(&self, pc: u64, mode: u32, generation: u32) -> Option<BlockRef> {
+        self.find(pc, mode, generation).map(|(block, _)| block)
+    }
+
+    /// The same, straight to where the interpreter enters.
+    #[inline(always)]
+    pub(crate) fn entry(&self, pc: u64, mode: u32, generation: u32) -> Option<CodeEntry> {
+        self.find(pc, mode, generation).and_then(|(_, entry)| entry)
+    }
+
+    #[inline(always)]
+    fn find(&self, pc: u64, mode: u32, generation: u32) -> Option<(BlockRef, Option<CodeEntry>)> {
         let entry = &self.entries[index(pc)];
-        if entry.pc == pc && entry.mode == mode && entry.generation == generation {
-            entry.block
-        } else {
-            None
-        }
+        let same = entry.pc == pc && entry.mode == mode && entry.generation == generation;
+        if same { entry.block } else { None }
     }
 
     pub(crate) fn insert(&mut self, pc: u64, mode: u32, generation: u32, block: BlockRef) {
-        self.entries[index(pc)] = Entry { pc, mode, generation, block: Some(block) };
+        // SAFETY: callers pass blocks they have just obtained.
+        let entry = unsafe { block.get() }.form.entry();
+        self.entries[index(pc)] = Entry { pc, mode, generation, block: Some((block, entry)) };
     }
 
     /// Forgets everything: block memory is about to be freed.

@@ -10,6 +10,6 @@ mod tlb;
 pub mod trace;
 mod vcpu;
 
-pub use group::{Control, Group, Peer, Request};
+pub use group::{Control, Controls, Group, Peer, Request};
 pub use trace::Trace;
-pub use vcpu::{Exit, Firmware, FirmwareCx, FirmwareResult, SoftVcpu, Stats, VcpuConfig};
+pub use vcpu::{EngineKind, Exit, Firmware, FirmwareCx, FirmwareResult, SoftVcpu, Stats, Vcpu, VcpuConfig};

@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use crate::{
-    blocks::BlockRef,
-    env::{Env, Lookup},
+    blocks::{BlockRef, Form},
+    env::{Lookup, VcpuEnv},
     group::{Control, Group, Peer, Request},
     phys::Phys,
     trace::{self, Trace},
@@ -12,6 +12,7 @@ use isomer_core::{Bus, Clock, GuestMemory};
 use isomer_ir::{
     CpuState, Guest,
     interp::{self, End},
+    reference,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -19,6 +20,16 @@ use std::{sync::Arc, time::Duration};
 const SLICE_INSNS: u64 = 16_384;
 /// The longest sleep without a deadline, so that a lost wake-up costs a moment, not the machine.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// Which engine runs lifted code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineKind {
+    /// The interpreter over the compact form.
+    #[default]
+    Interpreter,
+    /// The reference engine: one operation at a time, no passes. The oracle of the others.
+    Reference,
+}
 
 /// What a vCPU is made from.
 pub struct VcpuConfig<G: Guest> {
@@ -40,6 +51,8 @@ pub struct VcpuConfig<G: Guest> {
     pub firmware: Option<Box<dyn Firmware<G>>>,
     /// What to trace.
     pub trace: Trace,
+    /// Which engine.
+    pub engine: EngineKind,
     /// Room for translated blocks, in bytes.
     pub code_limit_bytes: usize,
 }
@@ -65,10 +78,12 @@ pub enum Exit {
 }
 
 /// What firmware makes of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FirmwareResult {
     /// Go on at the CPU's pc (the firmware moved it past the call).
     Continue,
+    /// The same, once these requests to other vCPUs are done: `(vCPU, ticket of Peer::post)`.
+    ContinueAfter(Vec<(usize, u64)>),
     /// This vCPU is off until somebody powers it on.
     PowerOff,
     /// Sleep until an interrupt, then go on.
@@ -120,14 +135,38 @@ pub struct Stats {
     pub sleeps: u64,
 }
 
+/// A vCPU of any guest on any engine, as a machine's thread runs it.
+pub trait Vcpu: Send {
+    /// Runs until asked to pause or stop, or about `limit` more instructions are retired.
+    fn run(&mut self, limit: Option<u64>) -> Exit;
+    /// Counters.
+    fn stats(&self) -> Stats;
+    /// Registers for people.
+    fn describe(&self) -> String;
+}
+
+impl<G: Guest> Vcpu for SoftVcpu<G> {
+    fn run(&mut self, limit: Option<u64>) -> Exit {
+        Self::run(self, limit)
+    }
+    fn stats(&self) -> Stats {
+        Self::stats(self)
+    }
+    fn describe(&self) -> String {
+        self.guest.describe(&self.cpu)
+    }
+}
+
 /// One vCPU, interpreted.
 pub struct SoftVcpu<G: Guest> {
     guest: Arc<G>,
     cpu: Box<G::Cpu>,
-    env: Env<G>,
+    env: VcpuEnv<G>,
     peer: Arc<Peer<G>>,
     firmware: Option<Box<dyn Firmware<G>>>,
     wait: bool,
+    /// Requests to other vCPUs that must be done before this one runs on.
+    awaited: Vec<(usize, u64)>,
     stats: Stats,
     repeated: Repeat,
 }
@@ -150,13 +189,14 @@ impl<G: Guest> SoftVcpu<G> {
         let peer = config.group.peers()[config.index].clone();
         config.memory.add_code_listener(peer.signal().clone());
         let phys = Phys { memory: config.memory, mmio: config.mmio };
-        let env = Env::new(
+        let env = VcpuEnv::new(
             config.guest.clone(),
             config.group,
             config.index,
             phys,
             config.clock,
             config.trace,
+            config.engine,
             config.code_limit_bytes,
         );
         Self {
@@ -166,6 +206,7 @@ impl<G: Guest> SoftVcpu<G> {
             peer,
             firmware: config.firmware,
             wait: false,
+            awaited: Vec::new(),
             stats: Stats::default(),
             repeated: Repeat::default(),
         }
@@ -200,12 +241,16 @@ impl<G: Guest> SoftVcpu<G> {
     pub fn run(&mut self, limit: Option<u64>) -> Exit {
         let end = limit.map(|n| self.cpu.header().insns.saturating_add(n));
         self.peer.set_quiet(false);
+        self.env.request_attention();
         let exit = loop {
             if let Some(exit) = self.attend() {
                 break exit;
             }
             if !self.peer.is_powered() {
                 self.sleep(None);
+                continue;
+            }
+            if !self.others_are_done() {
                 continue;
             }
             let now = self.env.now();
@@ -259,6 +304,20 @@ impl<G: Guest> SoftVcpu<G> {
         None
     }
 
+    /// Gives the host to the vCPUs we wait for; no guest code of ours runs meanwhile, so they need not wait for us.
+    fn others_are_done(&mut self) -> bool {
+        let peers = self.env.group.peers();
+        self.awaited.retain(|&(peer, ticket)| !peers[peer].is_done(ticket));
+        if self.awaited.is_empty() {
+            return true;
+        }
+        self.peer.set_quiet(true);
+        std::thread::yield_now();
+        self.peer.set_quiet(false);
+        self.env.request_attention();
+        false
+    }
+
     /// Sleeps until kicked; guest code is not running meanwhile, so requests need not wait for us.
     fn sleep(&mut self, timeout: Option<Duration>) {
         self.stats.sleeps += 1;
@@ -300,7 +359,12 @@ impl<G: Guest> SoftVcpu<G> {
     fn interpret(&mut self, block: BlockRef, budget: u64) -> End {
         // SAFETY: blocks are dropped only between slices, so everything reachable from `block` is live while
         // it runs, and the CPU is `repr(C)` with its slots inside, as `CpuState` promises.
-        unsafe { interp::run(&block.get().code, &mut *self.cpu, &mut self.env, budget) }
+        unsafe {
+            match &block.get().form {
+                Form::Compact(code) => interp::run(code, &mut *self.cpu, &mut self.env, budget),
+                Form::Lifted(block) => reference::run_block(block, &mut *self.cpu, &mut self.env),
+            }
+        }
     }
 
     /// A synchronous trap: firmware may have it first.
@@ -311,14 +375,15 @@ impl<G: Guest> SoftVcpu<G> {
             let group = self.env.group.clone();
             let index = self.env.index;
             let cx = FirmwareCx {
-                guest: &self.guest,
-                cpu: &mut self.cpu,
+                guest: &*self.guest,
+                cpu: &mut *self.cpu,
                 env: &mut self.env,
                 group: &group,
                 index,
             };
             match firmware.call(cx) {
                 FirmwareResult::Continue => {}
+                FirmwareResult::ContinueAfter(tickets) => self.awaited = tickets,
                 FirmwareResult::PowerOff => self.peer.set_powered(false),
                 FirmwareResult::Wait => self.wait = true,
                 FirmwareResult::Stop => self.env.request_attention(),

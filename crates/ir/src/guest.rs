@@ -207,12 +207,14 @@ pub trait Guest: Sized + Send + Sync + 'static {
     /// The translation regime of instruction fetches in this state.
     fn fetch_mmu(&self, cpu: &Self::Cpu) -> MmuIndex;
 
-    /// Walks the page tables for `access` at `gva`, updating accessed and dirty bits where the architecture says so.
+    /// Walks the page tables for an `access` to `len` bytes at `gva` (all in one granule), updating accessed and dirty
+    /// bits where the architecture says so.
     fn walk(
         &self,
         cpu: &Self::Cpu,
         memory: &dyn PhysMemory,
         gva: Gva,
+        len: u32,
         access: Access,
         mmu: MmuIndex,
     ) -> Result<Page, Self::Trap>;

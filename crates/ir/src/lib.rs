@@ -6,15 +6,20 @@
 
 pub mod block;
 pub mod builder;
+pub mod eval;
 pub mod guest;
 pub mod interp;
 pub mod op;
 pub mod passes;
+pub mod reference;
 pub mod softfloat;
 pub mod state;
+#[cfg(test)]
+mod testing;
 pub mod text;
 pub mod types;
 pub mod verify;
+mod wide;
 
 pub use block::{Block, Inst, LinkHint, Terminal};
 pub use builder::Builder;

@@ -1,1 +1,15 @@
-//! placeholder
+//! Machines: boards wire devices and vCPUs together, loaders and firmware make them boot, and [`Machine`] is one
+//! that runs.
+
+pub mod boards;
+pub mod embedded;
+pub mod error;
+pub mod fdt;
+pub mod firmware;
+pub mod lifecycle;
+pub mod loader;
+pub mod spec;
+
+pub use error::MachineError;
+pub use lifecycle::{Host, Machine, Outcome};
+pub use spec::{Arch, Boot, Console, DiskSpec, EngineChoice, Spec, Transport};

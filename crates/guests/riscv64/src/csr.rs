@@ -451,6 +451,10 @@ static TABLE: &[Csr] = &[
             a.cx.cpu.mseccfg = if a.has(Extensions::ZKR) { v & (SSEED | USEED) } else { 0 };
         },
     ),
+    // --- debug triggers: tdata1 of type 0 says that there is none (Debug Specification, 5.7)
+    csr(0x7a0, "tselect", ZERO, IGNORE),
+    csr(0x7a1, "tdata1", ZERO, IGNORE).count(3),
+    csr(0x7a4, "tinfo", |_| 1, IGNORE),
     // --- machine counters
     csr(
         0xb00,

@@ -50,10 +50,11 @@ impl Guest for Riscv64 {
         cpu: &Cpu,
         memory: &dyn PhysMemory,
         gva: Gva,
+        len: u32,
         access: Access,
         mmu: MmuIndex,
     ) -> Result<Page, Trap> {
-        mmu::walk(self, cpu, memory, gva, access, mmu)
+        mmu::walk(self, cpu, memory, (gva, len), access, mmu)
     }
 
     fn misaligned(&self, gva: Gva, access: Access) -> Trap {

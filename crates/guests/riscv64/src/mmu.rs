@@ -44,6 +44,7 @@ struct Request<'a> {
     guest: &'a Riscv64,
     cpu: &'a Cpu,
     gva: Gva,
+    len: u32,
     access: Access,
     mmu: MmuIndex,
 }
@@ -133,7 +134,7 @@ impl Request<'_> {
     /// The page a leaf gives, once physical protection agrees.
     fn finish(&self, gpa: Gpa, shift: u8, permissions: u8, global: bool) -> Result<Page, Trap> {
         let entries = self.guest.pmp_entries();
-        let (allowed, shift) = pmp::check(self.cpu, entries, gpa, self.privilege(), shift);
+        let (allowed, shift) = pmp::check(self.cpu, entries, (gpa, self.len), self.privilege(), shift);
         if allowed & self.needed() == 0 {
             return Err(self.access_fault());
         }
@@ -151,7 +152,7 @@ impl Request<'_> {
     /// May the walker itself read (or write) the entry at `gpa`? It does so as S-mode.
     fn may_walk(&self, gpa: Gpa, needed: u8) -> bool {
         let entries = self.guest.pmp_entries();
-        pmp::check(self.cpu, entries, gpa, Privilege::Supervisor, 12).0 & needed != 0
+        pmp::check(self.cpu, entries, (gpa, 8), Privilege::Supervisor, 12).0 & needed != 0
     }
 
     fn walk(&self, memory: &dyn PhysMemory, levels: u32) -> Result<Page, Trap> {
@@ -217,11 +218,11 @@ pub(crate) fn walk(
     guest: &Riscv64,
     cpu: &Cpu,
     memory: &dyn PhysMemory,
-    gva: Gva,
+    (gva, len): (Gva, u32),
     access: Access,
     mmu: MmuIndex,
 ) -> Result<Page, Trap> {
-    let request = Request { guest, cpu, gva, access, mmu };
+    let request = Request { guest, cpu, gva, len, access, mmu };
     match levels(cpu.satp) {
         Some(levels) if request.privilege() != Privilege::Machine => request.walk(memory, levels),
         // Physical addresses have 56 bits; higher ones name nothing.
@@ -269,7 +270,7 @@ mod tests {
     }
 
     fn go(setup: &(Riscv64, Cpu, Tables), gva: u64, access: Access, mmu: MmuIndex) -> Result<Page, u64> {
-        walk(&setup.0, &setup.1, &setup.2, Gva(gva), access, mmu).map_err(|trap| trap.cause)
+        walk(&setup.0, &setup.1, &setup.2, (Gva(gva), 1), access, mmu).map_err(|trap| trap.cause)
     }
 
     #[test]

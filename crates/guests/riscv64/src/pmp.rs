@@ -43,10 +43,9 @@ fn range(cpu: &Cpu, n: usize) -> Option<(u64, u64)> {
     }
 }
 
-/// The permissions that hold over all of `1 << shift` bytes around `gpa`; `None` if they differ within.
-fn uniform(cpu: &Cpu, entries: usize, gpa: Gpa, privilege: Privilege, shift: u8) -> Option<u8> {
-    let span = (1u64 << shift) - 1;
-    let (first, last) = (gpa.0 & !span, gpa.0 | span);
+/// What the first entry that matches any of the bytes `first..=last` says of them: its permissions if it matches
+/// all, `None` if it matches only some.
+fn matching(cpu: &Cpu, entries: usize, (first, last): (u64, u64), privilege: Privilege) -> Option<u8> {
     for n in 0..entries.min(PMP_ENTRIES) {
         let Some((start, end)) = range(cpu, n) else { continue };
         if end < first || last < start {
@@ -63,16 +62,24 @@ fn uniform(cpu: &Cpu, entries: usize, gpa: Gpa, privilege: Privilege, shift: u8)
     Some(if privilege == Privilege::Machine || entries == 0 { ALL } else { 0 })
 }
 
-/// The permissions at `gpa` and the largest of `shift` and smaller page shifts over which they hold. A shift below
-/// 12 means that they change within the granule.
-pub(crate) fn check(cpu: &Cpu, entries: usize, gpa: Gpa, privilege: Privilege, shift: u8) -> (u8, u8) {
+/// The permissions of an access to `len` bytes at `gpa`, and the largest of `shift` and smaller page shifts over which
+/// they hold. A shift below 12 means that they change within the granule.
+pub(crate) fn check(
+    cpu: &Cpu,
+    entries: usize,
+    (gpa, len): (Gpa, u32),
+    privilege: Privilege,
+    shift: u8,
+) -> (u8, u8) {
     for shift in [shift, 21, 12].into_iter().filter(|&s| s <= shift) {
-        if let Some(permissions) = uniform(cpu, entries, gpa, privilege, shift) {
+        let span = (1u64 << shift) - 1;
+        if let Some(permissions) = matching(cpu, entries, (gpa.0 & !span, gpa.0 | span), privilege) {
             return (permissions, shift);
         }
     }
-    // The grain of matching is four bytes, so this one cannot differ within.
-    (uniform(cpu, entries, gpa, privilege, 2).unwrap_or(0), 2)
+    // An access that an entry matches in part fails, whatever the permissions (volume II, 3.7.1).
+    let last = gpa.0 + u64::from(len.max(1)) - 1;
+    (matching(cpu, entries, (gpa.0, last), privilege).unwrap_or(0), 0)
 }
 
 #[cfg(test)]
@@ -90,31 +97,39 @@ mod tests {
     #[test]
     fn no_match_denies_all_but_machine_mode() {
         let cpu = cpu(&[]);
-        assert_eq!(check(&cpu, 16, Gpa(0x8000_0000), Privilege::Supervisor, 12), (0, 12));
-        assert_eq!(check(&cpu, 16, Gpa(0x8000_0000), Privilege::Machine, 30), (ALL, 30));
-        assert_eq!(check(&cpu, 0, Gpa(0x8000_0000), Privilege::User, 12), (ALL, 12));
+        assert_eq!(check(&cpu, 16, (Gpa(0x8000_0000), 1), Privilege::Supervisor, 12), (0, 12));
+        assert_eq!(check(&cpu, 16, (Gpa(0x8000_0000), 1), Privilege::Machine, 30), (ALL, 30));
+        assert_eq!(check(&cpu, 0, (Gpa(0x8000_0000), 1), Privilege::User, 12), (ALL, 12));
     }
 
     #[test]
     fn napot_covering_everything_opens_everything() {
         let cpu = cpu(&[(3 << 3 | ALL, u64::MAX >> 10)]);
-        assert_eq!(check(&cpu, 16, Gpa(0x8000_0000), Privilege::User, 30), (ALL, 30));
+        assert_eq!(check(&cpu, 16, (Gpa(0x8000_0000), 1), Privilege::User, 30), (ALL, 30));
     }
 
     #[test]
     fn first_match_wins_and_small_regions_shrink_the_page() {
         // 16 bytes read-only at 0x1000 inside a top-of-range region to 0x4000.
         let cpu = cpu(&[(3 << 3 | cfg::R, (0x1000 >> 2) | 1), (1 << 3 | ALL, 0x4000 >> 2)]);
-        assert_eq!(check(&cpu, 16, Gpa(0x1008), Privilege::User, 12), (cfg::R, 2));
-        assert_eq!(check(&cpu, 16, Gpa(0x1010), Privilege::User, 12), (ALL, 2));
-        assert_eq!(check(&cpu, 16, Gpa(0xff0), Privilege::User, 12), (0, 12)); // TOR starts at pmpaddr0 << 2
-        assert_eq!(check(&cpu, 16, Gpa(0x2000), Privilege::User, 21), (ALL, 12));
-        assert_eq!(check(&cpu, 16, Gpa(0x4000), Privilege::User, 12), (0, 12));
+        assert_eq!(check(&cpu, 16, (Gpa(0x1008), 1), Privilege::User, 12), (cfg::R, 0));
+        assert_eq!(check(&cpu, 16, (Gpa(0x1010), 1), Privilege::User, 12), (ALL, 0));
+        assert_eq!(check(&cpu, 16, (Gpa(0xff0), 1), Privilege::User, 12), (0, 12)); // TOR starts at pmpaddr0 << 2
+        assert_eq!(check(&cpu, 16, (Gpa(0x2000), 1), Privilege::User, 21), (ALL, 12));
+        assert_eq!(check(&cpu, 16, (Gpa(0x4000), 1), Privilege::User, 12), (0, 12));
+    }
+
+    #[test]
+    fn an_access_across_an_entrys_end_fails() {
+        let cpu = cpu(&[(2 << 3 | ALL, 0x1000 >> 2), (3 << 3 | ALL, u64::MAX >> 10)]);
+        assert_eq!(check(&cpu, 16, (Gpa(0x1000), 4), Privilege::User, 12), (ALL, 0));
+        assert_eq!(check(&cpu, 16, (Gpa(0x1000), 8), Privilege::User, 12), (0, 0));
+        assert_eq!(check(&cpu, 16, (Gpa(0x1004), 8), Privilege::User, 12), (ALL, 0));
     }
 
     #[test]
     fn locked_entries_bind_machine_mode() {
         let cpu = cpu(&[(cfg::L | 3 << 3 | cfg::R, u64::MAX >> 10)]);
-        assert_eq!(check(&cpu, 16, Gpa(0), Privilege::Machine, 12), (cfg::R, 12));
+        assert_eq!(check(&cpu, 16, (Gpa(0), 1), Privilege::Machine, 12), (cfg::R, 12));
     }
 }

@@ -1,0 +1,261 @@
+//! The `riscv64-virt` board: memory map and devices of QEMU's `virt` machine (`hw/riscv/virt.c`), so that stock
+//! firmware and kernels run.
+
+use crate::{
+    Boot, Console, EngineChoice, MachineError, Spec, Transport,
+    embedded,
+    fdt,
+    firmware::{reset_vector, sbi},
+    lifecycle::{Event, Host, Parts},
+    loader,
+};
+use isomer_core::{
+    Bus, Clock, Device, GuestMemory, Gpa, IrqLine, Placement, Timers, VcpuSignal, bus::SharedDevice,
+};
+use isomer_devices::{
+    aclint::Clint,
+    backend::{Image, ImageOptions, char::Discard},
+    fw_cfg::{self, FwCfg},
+    goldfish_rtc::GoldfishRtc,
+    pci::{PciHost, PciHostConfig, PciWindow, Space, host::ECAM_BYTES},
+    pflash::Pflash,
+    plic::{Context, Plic},
+    test_finisher::{PowerEvent, TestFinisher},
+    uart16550::Uart16550,
+    virtio::{
+        VirtioDevice,
+        blk::{BlkOptions, VirtioBlk},
+        mmio::{EmptySlot, VirtioMmio},
+        pci::VirtioPci,
+        rng::VirtioRng,
+    },
+};
+use isomer_engine::{Group, SoftVcpu, Vcpu, VcpuConfig};
+use isomer_riscv64::Riscv64;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
+};
+
+/// One row of the memory map.
+struct Window {
+    base: u64,
+    len: u64,
+}
+
+const fn window(base: u64, len: u64) -> Window {
+    Window { base, len }
+}
+
+// The memory map (QEMU `virt_memmap`).
+const MROM: Window = window(0x1000, 0xf000);
+const FINISHER: Window = window(0x10_0000, 0x1000);
+const RTC: Window = window(0x10_1000, 0x1000);
+const CLINT: Window = window(0x200_0000, 0x1_0000);
+const PCI_PIO: Window = window(0x300_0000, 0x1_0000);
+const PLIC: Window = window(0xc00_0000, 0x60_0000);
+const UART: Window = window(0x1000_0000, 0x100);
+const VIRTIO: Window = window(0x1000_1000, 0x1000);
+const FW_CFG: Window = window(0x1010_0000, fw_cfg::WINDOW_LEN);
+const FLASH: Window = window(0x2000_0000, 0x200_0000);
+const ECAM: Window = window(0x3000_0000, ECAM_BYTES);
+const PCI_MMIO32: Window = window(0x4000_0000, 0x4000_0000);
+const PCI_MMIO64: Window = window(0x4_0000_0000, 0x4_0000_0000);
+/// Where RAM starts.
+const DRAM: u64 = 0x8000_0000;
+
+// PLIC sources.
+const VIRTIO_IRQ: u32 = 1;
+const VIRTIO_SLOTS: u32 = 8;
+const UART_IRQ: u32 = 10;
+const RTC_IRQ: u32 = 11;
+const PCI_IRQS: [u32; 4] = [0x20, 0x21, 0x22, 0x23];
+
+/// Room for translated blocks of one vCPU, in bytes.
+const CODE_LIMIT_BYTES: usize = 3 << 20;
+
+/// A board being wired.
+struct Wiring {
+    bus: Arc<Bus>,
+    memory: GuestMemory,
+    plic: Arc<Mutex<Plic>>,
+    pci: PciHost,
+    transport: Transport,
+    mmio_slot: u32,
+    /// Devices with their places, in the order of the device tree.
+    placed: Vec<(String, SharedDevice, Placement)>,
+}
+
+impl Wiring {
+    /// Puts a device on the bus.
+    fn place(
+        &mut self,
+        name: &str,
+        device: SharedDevice,
+        windows: &[&Window],
+        irqs: &[u32],
+    ) -> Result<(), MachineError> {
+        for (region, window) in windows.iter().enumerate() {
+            self.bus.map(Gpa(window.base), window.len, region, device.clone())?;
+        }
+        let regions = windows.iter().map(|w| (w.base, w.len)).collect();
+        self.placed.push((name.to_owned(), device, Placement { regions, irqs: irqs.to_vec() }));
+        Ok(())
+    }
+
+    fn irq(&self, source: u32) -> IrqLine {
+        self.plic.lock().unwrap_or_else(PoisonError::into_inner).input(source)
+    }
+
+    /// Attaches a virtio device over the transport the user chose.
+    fn attach<V: VirtioDevice>(&mut self, device: V) -> Result<(), MachineError> {
+        match self.transport {
+            Transport::Pci => {
+                let function = VirtioPci::new(device, self.memory.clone(), None);
+                self.pci.add(None, Arc::new(Mutex::new(function)))?;
+                Ok(())
+            }
+            Transport::Mmio if self.mmio_slot < VIRTIO_SLOTS => {
+                let irq = self.irq(VIRTIO_IRQ + self.mmio_slot);
+                let device = VirtioMmio::new(device, self.memory.clone(), irq);
+                self.place_slot(Arc::new(Mutex::new(device)))
+            }
+            Transport::Mmio => Err(MachineError::Spec {
+                why: format!("the board has {VIRTIO_SLOTS} virtio-mmio slots, and more devices were asked for"),
+                fix: "use fewer --disk options, or --transport pci".into(),
+            }),
+        }
+    }
+
+    fn place_slot(&mut self, device: SharedDevice) -> Result<(), MachineError> {
+        let slot = self.mmio_slot;
+        self.mmio_slot += 1;
+        let at = window(VIRTIO.base + u64::from(slot) * VIRTIO.len, VIRTIO.len);
+        self.place(&format!("virtio{slot}"), device, &[&at], &[VIRTIO_IRQ + slot])
+    }
+}
+
+/// Makes the board.
+pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, MachineError> {
+    match spec.engine {
+        EngineChoice::Auto | EngineChoice::Interp => {}
+    }
+    let guest = Arc::new(cpu_model(spec)?);
+    let memory = GuestMemory::new(&[(Gpa(MROM.base), MROM.len), (Gpa(DRAM), spec.memory_bytes)])?;
+    let clock = Arc::new(Clock::host());
+    let timers = Arc::new(Timers::new(clock.clone()));
+    let bus = Arc::new(Bus::default());
+    let group = Group::<Riscv64>::new(spec.cpus);
+    let harts: Vec<Arc<VcpuSignal>> = group.peers().iter().map(|peer| peer.signal().clone()).collect();
+
+    let plic = Arc::new(Mutex::new(Plic::new(Context::m_and_s(&harts))));
+    let pci = pci_host(&bus, &plic);
+    let mut wiring = Wiring {
+        bus: bus.clone(),
+        memory: memory.clone(),
+        plic: plic.clone(),
+        pci,
+        transport: spec.transport,
+        mmio_slot: 0,
+        placed: Vec::new(),
+    };
+    wiring.place("plic", plic, &[&PLIC], &[])?;
+    wiring.place("clint", shared(Clint::new(&harts, &timers)), &[&CLINT], &[])?;
+    let power = events.clone();
+    let finisher = TestFinisher::new(Box::new(move |event| drop(power.send(Event::Power(event)))));
+    wiring.place("finisher", shared(finisher), &[&FINISHER], &[])?;
+    let rtc = GoldfishRtc::new(wiring.irq(RTC_IRQ), &timers);
+    wiring.place("rtc", shared(rtc), &[&RTC], &[RTC_IRQ])?;
+    for bank in 0..2 {
+        let at = window(FLASH.base + bank * FLASH.len, FLASH.len);
+        let flash = Pflash::with_image(FLASH.len as usize, &[], false)
+            .map_err(|error| MachineError::Wiring(error.to_string()))?;
+        wiring.place(&format!("flash{bank}"), shared(flash), &[&at], &[])?;
+    }
+    let runs_command = spec.command.is_some();
+    let (input, resize) = consoles(spec, host, &events, &mut wiring)?;
+    for disk in &spec.disks {
+        let options =
+            ImageOptions { format: disk.format, read_only: disk.read_only, ephemeral: disk.ephemeral, ..Default::default() };
+        let image = Arc::new(Image::open(&disk.path, &options)?);
+        wiring.attach(VirtioBlk::new(image, &BlkOptions { queues: spec.cpus as u16, ..BlkOptions::default() }))?;
+    }
+    wiring.attach(VirtioRng::new())?;
+    while wiring.mmio_slot < VIRTIO_SLOTS {
+        wiring.place_slot(shared(EmptySlot))?;
+    }
+    let mut fw_cfg = FwCfg::new(memory.clone());
+    let count = (spec.cpus as u16).to_le_bytes();
+    for item in [fw_cfg::key::NB_CPUS, fw_cfg::key::MAX_CPUS] {
+        fw_cfg.add_item(item, count).map_err(|error| MachineError::Wiring(error.to_string()))?;
+    }
+    wiring.place("fw_cfg", shared(fw_cfg), &[&FW_CFG], &[])?;
+    let vcpus = boot(spec, &guest, &wiring, &group, &clock, &events)?;
+    let pci = shared(wiring.pci);
+    bus.map(Gpa(ECAM.base), ECAM.len, 0, pci.clone())?;
+    let mut devices: Vec<_> = wiring.placed.into_iter().map(|(name, device, _)| (name, device)).collect();
+    devices.push(("pci".to_owned(), pci));
+    Ok(Parts { vcpus, control: group, devices, input, resize, runs_command, timers, bus })
+}
+
+fn shared<D: Device + 'static>(device: D) -> SharedDevice {
+    Arc::new(Mutex::new(device))
+}
+
+fn cpu_model(spec: &Spec) -> Result<Riscv64, MachineError> {
+    let name = spec.cpu_model.as_deref().unwrap_or("max");
+    Riscv64::by_name(name).ok_or_else(|| MachineError::CpuModel {
+        name: name.to_owned(),
+        arch: spec.arch.name(),
+        models: Riscv64::MODELS.join(", "),
+    })
+}
+
+fn pci_host(bus: &Arc<Bus>, plic: &Arc<Mutex<Plic>>) -> PciHost {
+    let pci_window = |space, bus_base, window: &Window| PciWindow {
+        space,
+        bus_base,
+        cpu_base: Gpa(window.base),
+        len: window.len,
+    };
+    let wires = PCI_IRQS.map(|source| plic.lock().unwrap_or_else(PoisonError::into_inner).input(source));
+    PciHost::new(
+        bus,
+        PciHostConfig {
+            windows: vec![
+                pci_window(Space::Io, 0, &PCI_PIO),
+                pci_window(Space::Memory, PCI_MMIO32.base, &PCI_MMIO32),
+                pci_window(Space::Memory, PCI_MMIO64.base, &PCI_MMIO64),
+            ],
+            wires,
+            irqs: PCI_IRQS,
+            controller: "plic".to_owned(),
+        },
+    )
+}
+
+type Input = Arc<dyn CharInput>;
+type Resize = Option<Box<dyn Fn(u16, u16) + Send + Sync>>;
+
+/// The serial port, and the virtio console where the guest uses one. Exactly one of them is the user's terminal.
+fn consoles(spec: &Spec, host: Host, events: &Sender<Event>, wiring: &mut Wiring) -> Result<(Input, Resize), MachineError> {
+    let irq = wiring.irq(UART_IRQ);
+    match spec.console() {
+        Console::Serial => {
+            let waker = host.waker.clone();
+            let uart = Uart16550::new(irq, host.console, Box::new(move || waker.wake()));
+            let uart = Arc::new(Mutex::new(uart));
+            wiring.place("serial", uart.clone(), &[&UART], &[UART_IRQ])?;
+            let receive = move |bytes: &[u8]| uart.lock().unwrap_or_else(PoisonError::into_inner).receive(bytes);
+            Ok((Arc::new(receive), None))
+        }
+        Console::Virtio => {
+            let uart = Uart16550::new(irq, Box::new(Discard), Box::new(|| ()));
+            wiring.place("serial", shared(uart), &[&UART], &[UART_IRQ])?;
+            let terminal = super::console::virtio(spec, host, events);
+            wiring.attach(terminal.device)?;
+            let handle = terminal.handle;
+            Ok((terminal.input, Some(Box::new(move |columns, rows| handle.resize(columns, rows)))))
+        }
+    }
+}

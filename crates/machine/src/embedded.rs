@@ -1,0 +1,92 @@
+//! The Linux guests built into the program (`guests/linux`), so that `isomer run` works offline.
+
+use crate::spec::Arch;
+use std::io::Read;
+
+struct Image {
+    arch: Arch,
+    kernel: &'static [u8],
+    initramfs: &'static [u8],
+}
+
+/// One line an architecture.
+static IMAGES: &[Image] = &[Image {
+    arch: Arch::Riscv64,
+    kernel: include_bytes!("../../../guests/linux/images/riscv64/kernel.zst"),
+    initramfs: include_bytes!("../../../guests/linux/images/riscv64/initramfs.cpio.zst"),
+}];
+
+/// The kernel command line of an embedded guest on virtio-console.
+pub const COMMAND_LINE: &str = "console=hvc0 quiet";
+
+/// Names of the virtio-console ports an embedded guest runs a command through, in the order of announcement: the
+/// guest's init waits for the last.
+pub mod port {
+    /// The command's standard input.
+    pub const STDIN: &str = "isomer.stdin";
+    /// Its standard output.
+    pub const STDOUT: &str = "isomer.stdout";
+    /// Its standard error.
+    pub const STDERR: &str = "isomer.stderr";
+    /// One line `exit N` when it ended.
+    pub const CONTROL: &str = "isomer.control";
+}
+
+/// Kernel and initial RAM disk of the embedded guest, unpacked.
+#[derive(Debug)]
+pub struct Guest {
+    /// The kernel.
+    pub kernel: Vec<u8>,
+    /// The initial RAM disk: an uncompressed cpio archive.
+    pub initrd: Vec<u8>,
+}
+
+/// Unpacks the embedded guest of `arch`; with `command`, the initial RAM disk tells it to run that.
+pub fn guest(arch: Arch, command: Option<&[String]>) -> std::io::Result<Option<Guest>> {
+    let Some(image) = IMAGES.iter().find(|image| image.arch == arch) else { return Ok(None) };
+    let unpack = |packed: &[u8]| {
+        let mut bytes = Vec::new();
+        zstd::Decoder::new(packed)?.read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(bytes)
+    };
+    let kernel = unpack(image.kernel)?;
+    let mut initrd = unpack(image.initramfs)?;
+    if let Some(command) = command {
+        let argv = command.iter().flat_map(|arg| arg.bytes().chain([0])).collect::<Vec<_>>();
+        append_file(&mut initrd, "isomer/argv", &argv);
+    }
+    Ok(Some(Guest { kernel, initrd }))
+}
+
+/// Appends a second cpio archive (newc format) with one file; Linux unpacks archives one after the other.
+fn append_file(archive: &mut Vec<u8>, name: &str, data: &[u8]) {
+    let pad = |archive: &mut Vec<u8>| archive.resize(archive.len().next_multiple_of(4), 0);
+    pad(archive);
+    for (ino, mode, name, data) in [(1, 0o100_644, name, data), (0, 0, "TRAILER!!!", &[][..])] {
+        let fields = [ino, mode, 0, 0, 1, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0];
+        archive.extend_from_slice(b"070701");
+        fields.iter().for_each(|field| archive.extend_from_slice(format!("{field:08x}").as_bytes()));
+        archive.extend_from_slice(name.as_bytes());
+        archive.push(0);
+        pad(archive);
+        archive.extend_from_slice(data);
+        pad(archive);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_architecture_has_a_guest() {
+        for &arch in Arch::ALL {
+            let plain = guest(arch, None).unwrap().unwrap();
+            let told = guest(arch, Some(&["echo".into(), String::new()])).unwrap().unwrap();
+            assert!(plain.kernel.len() > 1 << 20);
+            let added = &told.initrd[plain.initrd.len()..];
+            assert!(added.windows(6).any(|w| w == b"echo\0\0"));
+            assert_eq!(told.initrd.len() % 4, 0);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What the user asked for, with a default for everything.
+
+use isomer_devices::backend::ImageFormat;
+use isomer_engine::Trace;
+use std::path::PathBuf;
+
+/// A guest instruction set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Arch {
+    /// 64-bit RISC-V.
+    #[default]
+    Riscv64,
+}
+
+impl Arch {
+    /// All that can be run.
+    pub const ALL: &'static [Self] = &[Self::Riscv64];
+
+    /// The name users type, as `uname -m` prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Riscv64 => "riscv64",
+        }
+    }
+
+    /// By [`Self::name`].
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|arch| arch.name() == name)
+    }
+}
+
+/// Which engine runs guest code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// The best that works here.
+    #[default]
+    Auto,
+    /// The interpreter.
+    Interp,
+}
+
+/// How a device is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// virtio over PCI: what distributions' kernels have built in.
+    #[default]
+    Pci,
+    /// virtio over MMIO.
+    Mmio,
+}
+
+/// One disk.
+#[derive(Clone, Debug, Default)]
+pub struct DiskSpec {
+    /// The image.
+    pub path: PathBuf,
+    /// Its format; `None` detects it.
+    pub format: Option<ImageFormat>,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Throw writes away at the end.
+    pub ephemeral: bool,
+}
+
+/// What the guest boots.
+#[derive(Clone, Debug, Default)]
+pub enum Boot {
+    /// The embedded Linux: a shell, or a command whose exit code becomes ours.
+    #[default]
+    Embedded,
+    /// Files given by the user.
+    Files {
+        /// The kernel; may be absent where firmware finds one on a disk.
+        kernel: Option<PathBuf>,
+        /// The initial RAM disk.
+        initrd: Option<PathBuf>,
+        /// Firmware run in the most privileged mode instead of the built-in one.
+        firmware: Option<PathBuf>,
+    },
+}
+
+/// Where the console is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// The board's serial port.
+    Serial,
+    /// virtio-console.
+    Virtio,
+}
+
+/// A machine to be made.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Instruction set.
+    pub arch: Arch,
+    /// CPU model; `None` is the board's default.
+    pub cpu_model: Option<String>,
+    /// Number of CPUs.
+    pub cpus: usize,
+    /// RAM in bytes.
+    pub memory_bytes: u64,
+    /// What to boot.
+    pub boot: Boot,
+    /// Kernel command line; `None` is the board's default.
+    pub append: Option<String>,
+    /// Command to run in the embedded guest.
+    pub command: Option<Vec<String>>,
+    /// Disks in order.
+    pub disks: Vec<DiskSpec>,
+    /// How virtio devices are attached.
+    pub transport: Transport,
+    /// Engine.
+    pub engine: EngineChoice,
+    /// What to trace.
+    pub trace: Trace,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            arch: Arch::default(),
+            cpu_model: None,
+            cpus: 1,
+            memory_bytes: 512 << 20,
+            boot: Boot::default(),
+            append: None,
+            command: None,
+            disks: Vec::new(),
+            transport: Transport::default(),
+            engine: EngineChoice::default(),
+            trace: Trace::default(),
+        }
+    }
+}
+
+impl Spec {
+    /// Which console the guest will use: the one its command line names first, else the boot path's own.
+    pub fn console(&self) -> Console {
+        let named = self.append.as_deref().and_then(|append| {
+            let mut words = append.split_ascii_whitespace();
+            words.rev().find_map(|word| word.strip_prefix("console="))
+        });
+        match (named, &self.boot) {
+            (Some(name), _) if name.starts_with("hvc") => Console::Virtio,
+            (Some(_), _) | (None, Boot::Files { .. }) => Console::Serial,
+            (None, Boot::Embedded) => Console::Virtio,
+        }
+    }
+}
