@@ -111,6 +111,7 @@ pub struct Machine {
     sender: Sender<Event>,
     stats: Arc<Mutex<Vec<Stats>>>,
     command_exit: Option<i32>,
+    resize: Arc<dyn Fn(u16, u16) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -127,8 +128,9 @@ impl Machine {
     /// Makes the machine `spec` describes, ready to start.
     pub fn new(spec: &Spec, host: Host) -> Result<Self, MachineError> {
         let (sender, events) = channel();
-        let parts = boards::build(spec, host, sender.clone())?;
-        Ok(Self { parts, threads: Vec::new(), events, sender, stats: Arc::default(), command_exit: None })
+        let mut parts = boards::build(spec, host, sender.clone())?;
+        let resize = parts.resize.take().map_or_else(|| Arc::new(|_, _| ()) as _, Arc::from);
+        Ok(Self { parts, threads: Vec::new(), events, sender, stats: Arc::default(), command_exit: None, resize })
     }
 
     /// Takes console input.
@@ -143,9 +145,12 @@ impl Machine {
 
     /// Tells the guest the terminal's size, where its console has one.
     pub fn resize(&self, columns: u16, rows: u16) {
-        if let Some(resize) = &self.parts.resize {
-            resize(columns, rows);
-        }
+        (self.resize)(columns, rows);
+    }
+
+    /// [`Self::resize`] for any thread, while another one waits for the machine.
+    pub fn resizer(&self) -> Arc<dyn Fn(u16, u16) + Send + Sync> {
+        self.resize.clone()
     }
 
     /// A handle that stops the machine from any thread.

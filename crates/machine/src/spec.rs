@@ -37,6 +37,8 @@ pub enum EngineChoice {
     Auto,
     /// The interpreter.
     Interp,
+    /// The reference engine: slow, the oracle of the others.
+    Reference,
 }
 
 /// How a device is attached.

@@ -2,25 +2,30 @@
 //! firmware and kernels run.
 
 use crate::{
-    Boot, Console, EngineChoice, MachineError, Spec, Transport,
-    embedded,
-    fdt,
-    firmware::{reset_vector, sbi},
+    Boot, Console, EngineChoice, MachineError, Spec, Transport, embedded,
+    fdt::{self, Chosen, FdtBuilder, FdtError},
+    firmware::sbi,
     lifecycle::{Event, Host, Parts},
-    loader,
+    loader::{
+        Firmware, Kernel, NextMode, Occupied, RISCV64, Span, check_overlaps, load_initrd, place_fdt, place_initrd,
+        reset_vector,
+    },
 };
 use isomer_core::{
-    Bus, Clock, Device, GuestMemory, Gpa, IrqLine, Placement, Timers, VcpuSignal, bus::SharedDevice,
+    Bus, Clock, Device, DynDevice, Gpa, GuestMemory, IrqLine, Placement, Timers, VcpuSignal, bus::SharedDevice,
 };
 use isomer_devices::{
     aclint::Clint,
-    backend::{Image, ImageOptions, char::Discard},
+    backend::{
+        Image, ImageOptions,
+        char::{CharInput, Discard},
+    },
     fw_cfg::{self, FwCfg},
     goldfish_rtc::GoldfishRtc,
     pci::{PciHost, PciHostConfig, PciWindow, Space, host::ECAM_BYTES},
     pflash::Pflash,
     plic::{Context, Plic},
-    test_finisher::{PowerEvent, TestFinisher},
+    test_finisher::TestFinisher,
     uart16550::Uart16550,
     virtio::{
         VirtioDevice,
@@ -30,7 +35,7 @@ use isomer_devices::{
         rng::VirtioRng,
     },
 };
-use isomer_engine::{Group, SoftVcpu, Vcpu, VcpuConfig};
+use isomer_engine::{EngineKind, Group, SoftVcpu, Vcpu, VcpuConfig};
 use isomer_riscv64::Riscv64;
 use std::{
     path::Path,
@@ -137,9 +142,6 @@ impl Wiring {
 
 /// Makes the board.
 pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, MachineError> {
-    match spec.engine {
-        EngineChoice::Auto | EngineChoice::Interp => {}
-    }
     let guest = Arc::new(cpu_model(spec)?);
     let memory = GuestMemory::new(&[(Gpa(MROM.base), MROM.len), (Gpa(DRAM), spec.memory_bytes)])?;
     let clock = Arc::new(Clock::host());
@@ -258,4 +260,171 @@ fn consoles(spec: &Spec, host: Host, events: &Sender<Event>, wiring: &mut Wiring
             Ok((terminal.input, Some(Box::new(move |columns, rows| handle.resize(columns, rows)))))
         }
     }
+}
+
+/// Loads what boots, writes the device tree, and makes the harts.
+fn boot(
+    spec: &Spec,
+    guest: &Arc<Riscv64>,
+    wiring: &Wiring,
+    group: &Arc<Group<Riscv64>>,
+    clock: &Arc<Clock>,
+    events: &Sender<Event>,
+) -> Result<Vec<Box<dyn Vcpu>>, MachineError> {
+    let files = BootFiles::read(spec)?;
+    let memory = &wiring.memory;
+    let ram = Span { start: Gpa(DRAM), end: Gpa(DRAM + spec.memory_bytes) };
+    let mut taken = Vec::new();
+    let firmware = match &files.firmware {
+        Some(bytes) => Some(Firmware::load(&RISCV64, bytes, memory, Gpa(DRAM))?),
+        None => None,
+    };
+    let floor = firmware.map_or(Gpa(DRAM + KERNEL_OFFSET), |loaded| loaded.span.end.max(Gpa(DRAM + KERNEL_OFFSET)));
+    taken.extend(firmware.map(|loaded| Occupied { name: "firmware", span: loaded.span }));
+    let kernel = match &files.kernel {
+        Some(bytes) => Some(Kernel::load(&RISCV64, bytes, memory, floor, firmware.is_some())?),
+        None => None,
+    };
+    taken.extend(kernel.map(|loaded| Occupied { name: "kernel", span: loaded.span }));
+    check_overlaps(&taken)?;
+    let initrd = match &files.initrd {
+        Some(bytes) => {
+            let start = kernel.map_or(Gpa(DRAM + KERNEL_OFFSET), |loaded| loaded.span.start);
+            let at = place_initrd(ram, &taken, start, bytes.len() as u64)?;
+            Some(load_initrd(bytes, memory, at)?)
+        }
+        None => None,
+    };
+    taken.extend(initrd.map(|span| Occupied { name: "initrd", span }));
+
+    let append = spec.append.clone().unwrap_or_else(|| files.append.to_owned());
+    let blob = device_tree(spec, guest, wiring, &append, initrd).map_err(|e| MachineError::Wiring(e.to_string()))?;
+    let fdt = place_fdt(ram, &taken, blob.len() as u64)?;
+    memory.write(fdt, &blob)?;
+
+    let own_firmware = firmware.is_none();
+    let start = firmware.or(kernel).map_or(Gpa(DRAM), |loaded| loaded.entry);
+    let next = kernel.map_or(Gpa(DRAM + KERNEL_OFFSET), |loaded| loaded.entry);
+    let rom = reset_vector(start, fdt, next, NextMode::Supervisor, None);
+    memory.write(Gpa(MROM.base), &rom)?;
+
+    let mut vcpus: Vec<Box<dyn Vcpu>> = Vec::new();
+    for index in 0..spec.cpus {
+        let power = events.clone();
+        let firmware = own_firmware.then(|| {
+            let on_power = Box::new(move |event| drop(power.send(Event::Power(event))));
+            Box::new(sbi::Sbi::new(memory.clone(), wiring.console.clone(), on_power)) as Box<dyn isomer_engine::Firmware<_>>
+        });
+        let cpu = match own_firmware {
+            true => sbi::boot_state(guest, index as u64, start, fdt),
+            false => guest.reset(index as u64, MROM.base),
+        };
+        let vcpu = SoftVcpu::new(VcpuConfig {
+            guest: guest.clone(),
+            cpu,
+            index,
+            group: group.clone(),
+            memory: memory.clone(),
+            mmio: wiring.bus.clone(),
+            clock: clock.clone(),
+            firmware,
+            trace: spec.trace,
+            engine: match spec.engine {
+                EngineChoice::Auto | EngineChoice::Interp => EngineKind::Interpreter,
+                EngineChoice::Reference => EngineKind::Reference,
+            },
+            code_limit_bytes: CODE_LIMIT_BYTES,
+        });
+        // Firmware of the user's decides for itself which hart boots; ours starts the others when asked.
+        if index == 0 || !own_firmware {
+            vcpu.power_on();
+        }
+        vcpus.push(Box::new(vcpu));
+    }
+    Ok(vcpus)
+}
+
+/// The kernel's place behind the first 2 MiB, which belong to firmware.
+const KERNEL_OFFSET: u64 = 2 << 20;
+
+/// What boots, in memory.
+struct BootFiles {
+    firmware: Option<Vec<u8>>,
+    kernel: Option<Vec<u8>>,
+    initrd: Option<Vec<u8>>,
+    /// The command line, unless the user gave one.
+    append: &'static str,
+}
+
+impl BootFiles {
+    fn read(spec: &Spec) -> Result<Self, MachineError> {
+        match &spec.boot {
+            Boot::Embedded => {
+                let guest = embedded::guest(spec.arch, spec.command.as_deref());
+                let guest = guest.map_err(|source| MachineError::Host { what: "to unpack the embedded guest", source })?;
+                let guest = guest.ok_or_else(|| MachineError::Spec {
+                    why: format!("there is no embedded guest for {}", spec.arch.name()),
+                    fix: "give a kernel with --kernel".into(),
+                })?;
+                let append = embedded::COMMAND_LINE;
+                Ok(Self { firmware: None, kernel: Some(guest.kernel), initrd: Some(guest.initrd), append })
+            }
+            Boot::Files { kernel, initrd, firmware } => {
+                if kernel.is_none() && firmware.is_none() {
+                    return Err(MachineError::Spec {
+                        why: "there is nothing to boot".into(),
+                        fix: "give a kernel with --kernel, or firmware with --firmware".into(),
+                    });
+                }
+                let read = |what: &'static str, path: &Option<std::path::PathBuf>| {
+                    path.as_ref().map(|path| read_file(what, path)).transpose()
+                };
+                let (firmware, kernel) = (read("firmware", firmware)?, read("kernel", kernel)?);
+                Ok(Self { firmware, kernel, initrd: read("initrd", initrd)?, append: "" })
+            }
+        }
+    }
+}
+
+fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, MachineError> {
+    std::fs::read(path).map_err(|source| MachineError::File { what, path: path.to_owned(), source })
+}
+
+/// Describes the board to the kernel.
+fn device_tree(
+    spec: &Spec,
+    guest: &Riscv64,
+    wiring: &Wiring,
+    append: &str,
+    initrd: Option<Span>,
+) -> Result<Vec<u8>, FdtError> {
+    let mut fdt = FdtBuilder::new("riscv-virtio,isomer", &["riscv-virtio"]);
+    fdt.add_memory(&[Span { start: Gpa(DRAM), end: Gpa(DRAM + spec.memory_bytes) }])?;
+    fdt::add_riscv64_cpus(&mut fdt, guest, spec.cpus)?;
+    let soc = fdt.add_soc()?;
+    let mut serial = None;
+    for (name, device, at) in &wiring.placed {
+        let node = device.lock().unwrap_or_else(PoisonError::into_inner).fw_node(at);
+        if let Some(node) = node {
+            let path = fdt.add_device(&soc, Some(name), node, at, "plic")?;
+            serial = serial.or((name == "serial").then_some(path));
+        }
+    }
+    let pci_at = Placement { regions: vec![(ECAM.base, ECAM.len)], irqs: Vec::new() };
+    if let Some(node) = DynDevice::fw_node(&wiring.pci, &pci_at) {
+        fdt.add_device(&soc, Some("pci"), node, &pci_at, "plic")?;
+    }
+    for node in TestFinisher::power_nodes() {
+        fdt.add("/", None, node)?;
+    }
+    let mut seed = [0; 32];
+    // A kernel without a seed gathers its own.
+    let seeded = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK).is_ok();
+    fdt.add_chosen(&Chosen {
+        bootargs: append,
+        initrd,
+        stdout_path: serial.as_deref(),
+        rng_seed: if seeded { &seed } else { &[] },
+    })?;
+    fdt.build()
 }
