@@ -1,0 +1,522 @@
+//! The run loop: one match over operation codes, everything rare out of line.
+#![allow(
+    unsafe_code,
+    reason = "reads compact code and units of the CPU without checks made at compile time of the code"
+)]
+
+use super::{
+    code::{Code, Entry, HEAD_WORDS, Meta},
+    cold::run_cold,
+    emit::ZERO_UNIT,
+    env::{Env, Fault},
+    memory::{LOAD, STORE},
+    word::{Extra, Opc, Word},
+};
+use crate::{
+    guest::Access,
+    state::CpuHeader,
+    types::{Align, HelperId, MemFlags, MmuIndex},
+};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+/// Why [`run`] returned. In all cases the CPU's slots and `header.insns` are up to date.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Budget used up, attention asked for, or no next block at hand. `header.pc` is the next instruction.
+    Leave,
+    /// A block ended in [`crate::Terminal::Exit`] or [`crate::Terminal::ExitIndirect`]. `header.pc` is the next
+    /// instruction.
+    Exit,
+    /// The guest's trap `code` ([`crate::Terminal::Trap`], [`crate::Op::TrapIf`]). `header.pc` is the block's entry;
+    /// the trapping instruction, which is not counted as retired, starts `insn_offset` bytes behind it.
+    Trap {
+        /// See [`crate::Guest::trap`].
+        code: u32,
+        /// Trap value.
+        value: u64,
+        /// Bytes from `header.pc` to the trapping instruction.
+        insn_offset: u32,
+    },
+    /// A method of the [`Env`] gave [`Fault`]; pc and count as for `Trap`.
+    Fault {
+        /// Bytes from `header.pc` to the faulting instruction.
+        insn_offset: u32,
+    },
+}
+
+/// Address bits within the pages that links stay in.
+const PAGE_SHIFT: u32 = 12;
+
+/// Runs from `code`, which must be the block for the CPU's pc and mode, through linked and looked-up blocks until one
+/// of the reasons in [`End`] comes up. Stops at the first block boundary after `budget` or more instructions.
+///
+/// # Safety
+/// `code` and everything it links to must be live (see [`Env`]), and compiled for the slots of `E::Cpu`'s guest.
+pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u64) -> End {
+    let cpu: *mut E::Cpu = cpu;
+    let header = cpu.cast::<CpuHeader>();
+    let units = cpu.cast::<u64>();
+    // SAFETY: `CpuState` promises that the CPU starts with its header and holds every slot; `Code::compile` emits
+    // only units of slots and temporaries, valid opcodes, a terminal at the end, and extra words where opcodes take
+    // them, so `ip` stays inside a block's words. Links lead to live blocks (this function's contract). `cpu` is
+    // exclusively ours; environment methods get it reborrowed for the length of a call, and nothing is kept in a
+    // reference across one.
+    unsafe {
+        *units.add(usize::from(ZERO_UNIT)) = 0;
+        let attention: *const AtomicU32 = env.attention();
+        let budget = budget.min(i64::MAX as u64) as i64;
+        let mut left = budget;
+        // Retired instructions are this less `left`.
+        let insns_end = (*header).insns.wrapping_add(budget as u64);
+        let mut base: *const u64 = code.entry().0.as_ptr();
+        let mut ip: *const Word = base.add(HEAD_WORDS).cast();
+        let mut pc = (*header).pc;
+
+        macro_rules! r {
+            ($unit:expr) => {
+                *units.add(usize::from($unit))
+            };
+        }
+        macro_rules! fault_unless {
+            ($result:expr) => {
+                match $result {
+                    Ok(value) => value,
+                    Err(Fault) => return faulted(header, base, ip, insns_end.wrapping_sub(left as u64)),
+                }
+            };
+        }
+        macro_rules! load {
+            ($w:ident, $size:literal, $atomic:ty, $($as:ty)=>+) => {{
+                let va = r!($w.a).wrapping_add($w.imm as u64);
+                let value = match env.read_hit(va, $size, MmuIndex($w.b & 63)) {
+                    Some(host) => host.cast::<$atomic>().as_ref().load(LOAD),
+                    None => fault_unless!(load_miss(env, cpu, va, $size, $w.b)) as _,
+                };
+                r!($w.d) = value $(as $as)+;
+            }};
+        }
+        macro_rules! store {
+            ($w:ident, $size:literal, $atomic:ty, $as:ty) => {{
+                let va = r!($w.a).wrapping_add($w.imm as u64);
+                let value = r!($w.b) as $as;
+                match env.write_hit(va, $size, MmuIndex($w.d & 63)) {
+                    Some(host) => host.cast::<$atomic>().as_ref().store(value, STORE),
+                    None => fault_unless!(store_miss(env, cpu, va, $size, value as u64, $w.d)),
+                }
+            }};
+        }
+
+        'lookup: loop {
+            // Where to leave a link to the block looked up, if it may be kept; and the pc before the jump.
+            let (link, from): (*mut u64, u64) = 'block: loop {
+                macro_rules! enter {
+                    ($w:ident, $offset:expr, $link:expr) => {{
+                        let from = pc;
+                        pc = pc.wrapping_add($offset as u64);
+                        (*header).pc = pc;
+                        left -= i64::from($w.d);
+                        if left <= 0 || (*attention).load(Ordering::Relaxed) != 0 {
+                            (*header).insns = insns_end.wrapping_sub(left as u64);
+                            return End::Leave;
+                        }
+                        let link: *mut u64 = $link;
+                        let next = *link;
+                        if next == 0 {
+                            break 'block (link, from);
+                        }
+                        base = std::ptr::with_exposed_provenance(next as usize);
+                        ip = base.add(HEAD_WORDS).cast();
+                    }};
+                }
+                macro_rules! branch {
+                    ($w:ident, $x:ident => $c:expr) => {{
+                        let $x = *ip.cast::<Extra>();
+                        if $c {
+                            enter!($w, i64::from($w.imm), ip.add(1).cast::<u64>().cast_mut());
+                        } else {
+                            enter!($w, i64::from($x.lo), ip.add(2).cast::<u64>().cast_mut());
+                        }
+                    }};
+                }
+
+                let w = *ip;
+                ip = ip.add(1);
+                match w.op {
+                    Opc::Mov => r!(w.d) = r!(w.a),
+                    Opc::Mov2 => {
+                        let (low, high) = (r!(w.a), r!(w.a + 1));
+                        r!(w.d) = low;
+                        r!(w.d + 1) = high;
+                    }
+                    Opc::Li => r!(w.d) = w.imm as u64,
+                    Opc::Li64 => {
+                        r!(w.d) = *ip.cast::<u64>();
+                        ip = ip.add(1);
+                    }
+                    Opc::PcRel => r!(w.d) = pc.wrapping_add(w.imm as u64),
+                    Opc::PcRel64 => {
+                        r!(w.d) = pc.wrapping_add(*ip.cast::<u64>());
+                        ip = ip.add(1);
+                    }
+                    Opc::Get8 => r!(w.d) = (*units.byte_add(w.imm as usize).cast::<u8>()).into(),
+                    Opc::Get16 => r!(w.d) = (*units.byte_add(w.imm as usize).cast::<u16>()).into(),
+                    Opc::Get32 => r!(w.d) = (*units.byte_add(w.imm as usize).cast::<u32>()).into(),
+                    Opc::Get64 => r!(w.d) = *units.byte_add(w.imm as usize),
+                    Opc::Set8 => *units.byte_add(w.imm as usize).cast::<u8>() = r!(w.a) as u8,
+                    Opc::Set16 => *units.byte_add(w.imm as usize).cast::<u16>() = r!(w.a) as u16,
+                    Opc::Set32 => *units.byte_add(w.imm as usize).cast::<u32>() = r!(w.a) as u32,
+                    Opc::Set64 => *units.byte_add(w.imm as usize) = r!(w.a),
+
+                    Opc::Add => r!(w.d) = r!(w.a).wrapping_add(r!(w.b)),
+                    Opc::Sub => r!(w.d) = r!(w.a).wrapping_sub(r!(w.b)),
+                    Opc::Mul => r!(w.d) = r!(w.a).wrapping_mul(r!(w.b)),
+                    Opc::And => r!(w.d) = r!(w.a) & r!(w.b),
+                    Opc::Or => r!(w.d) = r!(w.a) | r!(w.b),
+                    Opc::Xor => r!(w.d) = r!(w.a) ^ r!(w.b),
+                    Opc::AndNot => r!(w.d) = r!(w.a) & !r!(w.b),
+                    Opc::Shl => r!(w.d) = r!(w.a) << (r!(w.b) & 63),
+                    Opc::ShrU => r!(w.d) = r!(w.a) >> (r!(w.b) & 63),
+                    Opc::ShrS => r!(w.d) = (r!(w.a) as i64 >> (r!(w.b) & 63)) as u64,
+                    Opc::Rotr => r!(w.d) = r!(w.a).rotate_right((r!(w.b) & 63) as u32),
+                    Opc::Rotl => r!(w.d) = r!(w.a).rotate_left((r!(w.b) & 63) as u32),
+                    Opc::MulHiU => r!(w.d) = ((u128::from(r!(w.a)) * u128::from(r!(w.b))) >> 64) as u64,
+                    Opc::MulHiS => {
+                        r!(w.d) = ((i128::from(r!(w.a) as i64) * i128::from(r!(w.b) as i64)) >> 64) as u64
+                    }
+                    Opc::MulHiSU => {
+                        r!(w.d) = ((i128::from(r!(w.a) as i64) * i128::from(r!(w.b))) >> 64) as u64
+                    }
+                    Opc::DivU => r!(w.d) = r!(w.a).checked_div(r!(w.b)).unwrap_or(u64::MAX),
+                    Opc::DivS => r!(w.d) = div_s(r!(w.a) as i64, r!(w.b) as i64) as u64,
+                    Opc::RemU => r!(w.d) = r!(w.a).checked_rem(r!(w.b)).unwrap_or(r!(w.a)),
+                    Opc::RemS => r!(w.d) = rem_s(r!(w.a) as i64, r!(w.b) as i64) as u64,
+                    Opc::MinU => r!(w.d) = r!(w.a).min(r!(w.b)),
+                    Opc::MaxU => r!(w.d) = r!(w.a).max(r!(w.b)),
+                    Opc::MinS => r!(w.d) = (r!(w.a) as i64).min(r!(w.b) as i64) as u64,
+                    Opc::MaxS => r!(w.d) = (r!(w.a) as i64).max(r!(w.b) as i64) as u64,
+                    Opc::AddW => r!(w.d) = word(r!(w.a).wrapping_add(r!(w.b))),
+                    Opc::SubW => r!(w.d) = word(r!(w.a).wrapping_sub(r!(w.b))),
+                    Opc::MulW => r!(w.d) = word(r!(w.a).wrapping_mul(r!(w.b))),
+                    Opc::ShlW => r!(w.d) = word(r!(w.a) << (r!(w.b) & 31)),
+                    Opc::ShrUW => r!(w.d) = word((r!(w.a) as u32 >> (r!(w.b) & 31)).into()),
+                    Opc::ShrSW => r!(w.d) = (r!(w.a) as i32 >> (r!(w.b) & 31)) as u64,
+                    Opc::RotrW => r!(w.d) = word((r!(w.a) as u32).rotate_right((r!(w.b) & 31) as u32).into()),
+                    Opc::RotlW => r!(w.d) = word((r!(w.a) as u32).rotate_left((r!(w.b) & 31) as u32).into()),
+                    Opc::DivUW => {
+                        r!(w.d) =
+                            word((r!(w.a) as u32).checked_div(r!(w.b) as u32).unwrap_or(u32::MAX).into())
+                    }
+                    Opc::DivSW => {
+                        r!(w.d) = word(div_s((r!(w.a) as i32).into(), (r!(w.b) as i32).into()) as u64)
+                    }
+                    Opc::RemUW => {
+                        let a = r!(w.a) as u32;
+                        r!(w.d) = word(a.checked_rem(r!(w.b) as u32).unwrap_or(a).into())
+                    }
+                    Opc::RemSW => {
+                        r!(w.d) = word(rem_s((r!(w.a) as i32).into(), (r!(w.b) as i32).into()) as u64)
+                    }
+
+                    Opc::AddI => r!(w.d) = r!(w.a).wrapping_add(w.imm as u64),
+                    Opc::MulI => r!(w.d) = r!(w.a).wrapping_mul(w.imm as u64),
+                    Opc::AndI => r!(w.d) = r!(w.a) & w.imm as u64,
+                    Opc::OrI => r!(w.d) = r!(w.a) | w.imm as u64,
+                    Opc::XorI => r!(w.d) = r!(w.a) ^ w.imm as u64,
+                    Opc::ShlI => r!(w.d) = r!(w.a) << (w.imm & 63),
+                    Opc::ShrUI => r!(w.d) = r!(w.a) >> (w.imm & 63),
+                    Opc::ShrSI => r!(w.d) = (r!(w.a) as i64 >> (w.imm & 63)) as u64,
+                    Opc::RotrI => r!(w.d) = r!(w.a).rotate_right((w.imm & 63) as u32),
+                    Opc::AddIW => r!(w.d) = word(r!(w.a).wrapping_add(w.imm as u64)),
+                    Opc::ShlIW => r!(w.d) = word(r!(w.a) << (w.imm & 31)),
+                    Opc::ShrUIW => r!(w.d) = word((r!(w.a) as u32 >> (w.imm & 31)).into()),
+                    Opc::ShrSIW => r!(w.d) = (r!(w.a) as i32 >> (w.imm & 31)) as u64,
+                    Opc::RotrIW => r!(w.d) = word((r!(w.a) as u32).rotate_right((w.imm & 31) as u32).into()),
+
+                    Opc::Zext8 => r!(w.d) = (r!(w.a) as u8).into(),
+                    Opc::Zext16 => r!(w.d) = (r!(w.a) as u16).into(),
+                    Opc::Zext32 => r!(w.d) = (r!(w.a) as u32).into(),
+                    Opc::Sext8 => r!(w.d) = r!(w.a) as i8 as u64,
+                    Opc::Sext16 => r!(w.d) = r!(w.a) as i16 as u64,
+                    Opc::Sext32 => r!(w.d) = word(r!(w.a)),
+                    Opc::ExtU => r!(w.d) = r!(w.a) << (w.b & 63) >> (w.imm & 63),
+                    Opc::ExtS => r!(w.d) = ((r!(w.a) << (w.b & 63)) as i64 >> (w.imm & 63)) as u64,
+                    Opc::ShAdd => r!(w.d) = (r!(w.a) << (w.imm & 63)).wrapping_add(r!(w.b)),
+                    Opc::ShAddUw => {
+                        r!(w.d) = (u64::from(r!(w.a) as u32) << (w.imm & 63)).wrapping_add(r!(w.b))
+                    }
+                    Opc::Clz => r!(w.d) = r!(w.a).leading_zeros().into(),
+                    Opc::Ctz => r!(w.d) = r!(w.a).trailing_zeros().into(),
+                    Opc::Popcnt => r!(w.d) = r!(w.a).count_ones().into(),
+                    Opc::Bswap => r!(w.d) = r!(w.a).swap_bytes(),
+                    Opc::Clz32 => r!(w.d) = (r!(w.a) as u32).leading_zeros().into(),
+                    Opc::Ctz32 => r!(w.d) = (r!(w.a) as u32).trailing_zeros().into(),
+                    Opc::Popcnt32 => r!(w.d) = (r!(w.a) as u32).count_ones().into(),
+                    Opc::Bswap32 => r!(w.d) = (r!(w.a) as u32).swap_bytes().into(),
+                    Opc::Deposit => r!(w.d) = deposit(r!(w.a), r!(w.b), w.imm as u8, (w.imm >> 8) as u8),
+
+                    Opc::SetEq => r!(w.d) = (r!(w.a) == r!(w.b)).into(),
+                    Opc::SetNe => r!(w.d) = (r!(w.a) != r!(w.b)).into(),
+                    Opc::SetLtU => r!(w.d) = (r!(w.a) < r!(w.b)).into(),
+                    Opc::SetGeU => r!(w.d) = (r!(w.a) >= r!(w.b)).into(),
+                    Opc::SetLtS => r!(w.d) = ((r!(w.a) as i64) < r!(w.b) as i64).into(),
+                    Opc::SetGeS => r!(w.d) = (r!(w.a) as i64 >= r!(w.b) as i64).into(),
+                    Opc::SetEqI => r!(w.d) = (r!(w.a) == w.imm as u64).into(),
+                    Opc::SetNeI => r!(w.d) = (r!(w.a) != w.imm as u64).into(),
+                    Opc::SetLtUI => r!(w.d) = (r!(w.a) < w.imm as u64).into(),
+                    Opc::SetGeUI => r!(w.d) = (r!(w.a) >= w.imm as u64).into(),
+                    Opc::SetLtSI => r!(w.d) = ((r!(w.a) as i64) < w.imm.into()).into(),
+                    Opc::SetGeSI => r!(w.d) = (r!(w.a) as i64 >= w.imm.into()).into(),
+                    Opc::SetEq32 => r!(w.d) = (r!(w.a) as u32 == r!(w.b) as u32).into(),
+                    Opc::SetNe32 => r!(w.d) = (r!(w.a) as u32 != r!(w.b) as u32).into(),
+                    Opc::SetLtU32 => r!(w.d) = ((r!(w.a) as u32) < r!(w.b) as u32).into(),
+                    Opc::SetGeU32 => r!(w.d) = (r!(w.a) as u32 >= r!(w.b) as u32).into(),
+                    Opc::SetLtS32 => r!(w.d) = ((r!(w.a) as i32) < r!(w.b) as i32).into(),
+                    Opc::SetGeS32 => r!(w.d) = (r!(w.a) as i32 >= r!(w.b) as i32).into(),
+                    Opc::SetEqI32 => r!(w.d) = (r!(w.a) as i32 == w.imm).into(),
+                    Opc::SetNeI32 => r!(w.d) = (r!(w.a) as i32 != w.imm).into(),
+                    Opc::SetLtUI32 => r!(w.d) = ((r!(w.a) as u32) < w.imm as u32).into(),
+                    Opc::SetGeUI32 => r!(w.d) = (r!(w.a) as u32 >= w.imm as u32).into(),
+                    Opc::SetLtSI32 => r!(w.d) = ((r!(w.a) as i32) < w.imm).into(),
+                    Opc::SetGeSI32 => r!(w.d) = (r!(w.a) as i32 >= w.imm).into(),
+                    Opc::SelNz => r!(w.d) = if r!(w.imm as u8) as u8 != 0 { r!(w.a) } else { r!(w.b) },
+                    Opc::SelEqz => r!(w.d) = if r!(w.imm as u8) == 0 { r!(w.a) } else { r!(w.b) },
+
+                    Opc::Ld8U => load!(w, 1, AtomicU8, u64),
+                    Opc::Ld8S => load!(w, 1, AtomicU8, i8 => u64),
+                    Opc::Ld16U => load!(w, 2, AtomicU16, u64),
+                    Opc::Ld16S => load!(w, 2, AtomicU16, i16 => u64),
+                    Opc::Ld32U => load!(w, 4, AtomicU32, u64),
+                    Opc::Ld32S => load!(w, 4, AtomicU32, i32 => u64),
+                    Opc::Ld64 => load!(w, 8, AtomicU64, u64),
+                    Opc::St8 => store!(w, 1, AtomicU8, u8),
+                    Opc::St16 => store!(w, 2, AtomicU16, u16),
+                    Opc::St32 => store!(w, 4, AtomicU32, u32),
+                    Opc::St64 => store!(w, 8, AtomicU64, u64),
+
+                    Opc::Cold => fault_unless!(run_cold(env, cpu, &*meta_of(base), w.imm as usize)),
+                    Opc::Call => {
+                        let args = (*ip.cast::<u64>() as u32).to_le_bytes().map(|unit| r!(unit));
+                        let number = u64::from(u16::from_le_bytes([w.a, w.b]));
+                        (*header).insns = insns_end.wrapping_sub(left as u64).wrapping_add(number);
+                        r!(w.d) = fault_unless!(call(env, cpu, w.imm, args));
+                        ip = ip.add(1);
+                    }
+                    Opc::TrapIf => {
+                        if r!(w.a) as u8 != 0 {
+                            let insns = insns_end.wrapping_sub(left as u64);
+                            return trapped(header, base, ip, insns, w.imm as u32, r!(w.b));
+                        }
+                    }
+
+                    Opc::Jump => enter!(w, w.imm, ip.cast::<u64>().cast_mut()),
+                    Opc::BrNz => branch!(w, x => r!(w.a) as u8 != 0),
+                    Opc::BrEq => branch!(w, x => r!(w.a) == r!(w.b)),
+                    Opc::BrNe => branch!(w, x => r!(w.a) != r!(w.b)),
+                    Opc::BrLtU => branch!(w, x => r!(w.a) < r!(w.b)),
+                    Opc::BrGeU => branch!(w, x => r!(w.a) >= r!(w.b)),
+                    Opc::BrLtS => branch!(w, x => (r!(w.a) as i64) < r!(w.b) as i64),
+                    Opc::BrGeS => branch!(w, x => r!(w.a) as i64 >= r!(w.b) as i64),
+                    Opc::BrEq32 => branch!(w, x => r!(w.a) as u32 == r!(w.b) as u32),
+                    Opc::BrNe32 => branch!(w, x => r!(w.a) as u32 != r!(w.b) as u32),
+                    Opc::BrLtU32 => branch!(w, x => (r!(w.a) as u32) < r!(w.b) as u32),
+                    Opc::BrGeU32 => branch!(w, x => r!(w.a) as u32 >= r!(w.b) as u32),
+                    Opc::BrLtS32 => branch!(w, x => (r!(w.a) as i32) < r!(w.b) as i32),
+                    Opc::BrGeS32 => branch!(w, x => r!(w.a) as i32 >= r!(w.b) as i32),
+                    Opc::BrEqI => branch!(w, x => r!(w.a) == x.hi as u64),
+                    Opc::BrNeI => branch!(w, x => r!(w.a) != x.hi as u64),
+                    Opc::BrLtUI => branch!(w, x => r!(w.a) < x.hi as u64),
+                    Opc::BrGeUI => branch!(w, x => r!(w.a) >= x.hi as u64),
+                    Opc::BrLtSI => branch!(w, x => (r!(w.a) as i64) < x.hi.into()),
+                    Opc::BrGeSI => branch!(w, x => r!(w.a) as i64 >= x.hi.into()),
+                    Opc::BrEqI32 => branch!(w, x => r!(w.a) as i32 == x.hi),
+                    Opc::BrNeI32 => branch!(w, x => r!(w.a) as i32 != x.hi),
+                    Opc::BrLtUI32 => branch!(w, x => (r!(w.a) as u32) < x.hi as u32),
+                    Opc::BrGeUI32 => branch!(w, x => r!(w.a) as u32 >= x.hi as u32),
+                    Opc::BrLtSI32 => branch!(w, x => (r!(w.a) as i32) < x.hi),
+                    Opc::BrGeSI32 => branch!(w, x => r!(w.a) as i32 >= x.hi),
+
+                    Opc::JumpGuarded => {
+                        let from = pc;
+                        pc = pc.wrapping_add(w.imm as u64);
+                        left -= i64::from(w.d);
+                        break 'block (std::ptr::null_mut(), from);
+                    }
+                    Opc::BrNzGuarded => {
+                        let from = pc;
+                        let not_taken = (*ip.cast::<Extra>()).lo;
+                        let offset = if r!(w.a) as u8 != 0 { w.imm } else { not_taken };
+                        pc = pc.wrapping_add(offset as u64);
+                        left -= i64::from(w.d);
+                        break 'block (std::ptr::null_mut(), from);
+                    }
+                    Opc::JumpInd => {
+                        let from = pc;
+                        pc = r!(w.a).wrapping_add(w.imm as u64) & !u64::from(w.b);
+                        left -= i64::from(w.d);
+                        break 'block (std::ptr::null_mut(), from);
+                    }
+                    Opc::Exit | Opc::ExitInd => {
+                        (*header).pc = match w.op {
+                            Opc::Exit => pc.wrapping_add(w.imm as u64),
+                            _ => r!(w.a),
+                        };
+                        left -= i64::from(w.d);
+                        (*header).insns = insns_end.wrapping_sub(left as u64);
+                        return End::Exit;
+                    }
+                    Opc::Trap => {
+                        let insns = insns_end.wrapping_sub(left as u64);
+                        return trapped(header, base, ip, insns, w.imm as u32, r!(w.a));
+                    }
+                }
+            };
+
+            (*header).pc = pc;
+            if left <= 0 || (*attention).load(Ordering::Relaxed) != 0 {
+                break 'lookup;
+            }
+            let Entry(next) = match env.lookup_hit(pc, (*header).mode) {
+                Some(entry) => entry,
+                None => match lookup(env, cpu) {
+                    Some(entry) => entry,
+                    None => break 'lookup,
+                },
+            };
+            if !link.is_null() && (pc ^ from) >> PAGE_SHIFT == 0 {
+                *link = next.as_ptr().expose_provenance() as u64;
+            }
+            base = next.as_ptr();
+            ip = base.add(HEAD_WORDS).cast();
+        }
+        (*header).insns = insns_end.wrapping_sub(left as u64);
+        End::Leave
+    }
+}
+
+/// The low half, sign-extended.
+#[inline(always)]
+fn word(value: u64) -> u64 {
+    value as i32 as u64
+}
+
+/// Signed quotient: -1 by zero, and the minimum divided by -1 is itself.
+#[inline(always)]
+fn div_s(a: i64, b: i64) -> i64 {
+    if b == 0 { -1 } else { a.wrapping_div(b) }
+}
+
+/// Signed remainder: the dividend by zero.
+#[inline(always)]
+fn rem_s(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { a.wrapping_rem(b) }
+}
+
+/// `a` with bits `lo .. lo + len` replaced by the low bits of `b`.
+#[inline(always)]
+fn deposit(a: u64, b: u64, lo: u8, len: u8) -> u64 {
+    let mask = (u64::MAX >> ((64 - u32::from(len)) & 63)) << (lo & 63);
+    a & !mask | b << (lo & 63) & mask
+}
+
+/// The meta of the block at `base`.
+#[inline(always)]
+unsafe fn meta_of(base: *const u64) -> *const Meta {
+    // SAFETY: the first word of a block is its meta's exposed address.
+    std::ptr::with_exposed_provenance(unsafe { *base } as usize)
+}
+
+fn flags_of(plain: u8) -> MemFlags {
+    let align = if plain & 1 << 6 != 0 { Align::Natural } else { Align::Any };
+    MemFlags::plain(MmuIndex(plain & 63)).align(align)
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn load_miss<E: Env>(
+    env: &mut E,
+    cpu: *mut E::Cpu,
+    va: u64,
+    size: u32,
+    plain: u8,
+) -> Result<u64, Fault> {
+    // SAFETY: nobody else uses the CPU during the call.
+    let cpu = unsafe { &mut *cpu };
+    let flags = flags_of(plain);
+    if flags.align == Align::Natural && va & u64::from(size - 1) != 0 {
+        return Err(env.misaligned(cpu, va, Access::Load));
+    }
+    env.load(cpu, va, size, flags)
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn store_miss<E: Env>(
+    env: &mut E,
+    cpu: *mut E::Cpu,
+    va: u64,
+    size: u32,
+    value: u64,
+    plain: u8,
+) -> Result<(), Fault> {
+    // SAFETY: nobody else uses the CPU during the call.
+    let cpu = unsafe { &mut *cpu };
+    let flags = flags_of(plain);
+    if flags.align == Align::Natural && va & u64::from(size - 1) != 0 {
+        return Err(env.misaligned(cpu, va, Access::Store));
+    }
+    env.store(cpu, va, size, value, flags)
+}
+
+#[inline(never)]
+unsafe fn call<E: Env>(env: &mut E, cpu: *mut E::Cpu, helper: i32, args: [u64; 4]) -> Result<u64, Fault> {
+    // SAFETY: nobody else uses the CPU during the call.
+    env.call(unsafe { &mut *cpu }, HelperId(helper as u16), args)
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn lookup<E: Env>(env: &mut E, cpu: *mut E::Cpu) -> Option<Entry> {
+    // SAFETY: nobody else uses the CPU during the call.
+    env.lookup(unsafe { &mut *cpu })
+}
+
+/// Accounts for a fault of the operation before `ip`.
+#[cold]
+#[inline(never)]
+unsafe fn faulted(header: *mut CpuHeader, base: *const u64, ip: *const Word, insns: u64) -> End {
+    // SAFETY: as in `run`, whose state this is.
+    unsafe {
+        let (number, insn_offset) = insn_before(base, ip);
+        (*header).insns = insns.wrapping_add(number);
+        End::Fault { insn_offset }
+    }
+}
+
+/// Accounts for a trap by the operation before `ip`.
+#[cold]
+#[inline(never)]
+unsafe fn trapped(
+    header: *mut CpuHeader,
+    base: *const u64,
+    ip: *const Word,
+    insns: u64,
+    code: u32,
+    value: u64,
+) -> End {
+    // SAFETY: as in `run`, whose state this is.
+    unsafe {
+        let (number, insn_offset) = insn_before(base, ip);
+        (*header).insns = insns.wrapping_add(number);
+        End::Trap { code, value, insn_offset }
+    }
+}
+
+/// Number and offset of the instruction that the word before `ip` belongs to.
+unsafe fn insn_before(base: *const u64, ip: *const Word) -> (u64, u32) {
+    // SAFETY: `ip` points behind a word of the block at `base`.
+    unsafe {
+        let index = ip.cast::<u64>().offset_from(base) as u32 - 1;
+        let (number, offset) = (*meta_of(base)).insn_at(index);
+        (number.into(), offset)
+    }
+}

@@ -1,0 +1,5 @@
+//! The compact form against the reference evaluator, and what only it has: links, budgets, polls.
+#![allow(unsafe_code, reason = "runs code")]
+
+mod machine;
+mod random;
