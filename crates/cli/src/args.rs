@@ -1,0 +1,322 @@
+//! The command line: one definition that help, errors and shell completions all come from.
+
+use crate::values;
+use clap::{
+    Args, Parser, Subcommand, ValueEnum, ValueHint,
+    builder::{PossibleValue, PossibleValuesParser},
+};
+use isomer_engine::Trace;
+use isomer_machine::{Arch, DiskSpec, Transport};
+use std::{path::PathBuf, time::Duration};
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  isomer run                           a shell in the embedded Linux, offline
+  isomer run -- uname -m               one command in it; its exit code becomes isomer's
+  isomer run ./Image --initrd ./rd.gz  a kernel of yours
+  isomer doctor                        what works on this host, and what to do about the rest
+  isomer help run                      everything `run` can do";
+
+// Lines of at most 80 columns, so that no terminal folds them.
+const RUN_EXAMPLES: &str = "\
+Examples:
+  isomer run
+      A shell in the embedded Linux guest. Leave with `exit` or Ctrl-A x.
+  isomer run -- sh -c 'uname -m; exit 7'
+      One command in the embedded guest: its output comes out here, and isomer
+      exits with 7.
+  tar c src | isomer run --timeout 2m -- tar t
+      Standard input goes to the command. After two minutes the machine is
+      stopped, with exit code 124.
+  isomer run ./vmlinuz --initrd ./initrd.img --disk debian.qcow2 \\
+             --append 'console=ttyS0 root=/dev/vda1'
+      A distribution's kernel. The console is the serial port unless the
+      command line names another.
+  isomer run --firmware fw_jump.elf --kernel u-boot.bin --cpus 4 --memory 2G \\
+             --disk disk.img,format=raw
+      OpenSBI and U-Boot in place of the built-in firmware.
+  isomer run --format json -- cat /proc/cpuinfo
+      Silent, then one JSON object: outcome, exit code, counters, and what the
+      guest printed.
+
+Keys while the guest has the terminal:
+  Ctrl-A x       leave; the machine stops at once
+  Ctrl-A c       show a status line; the guest keeps running
+  Ctrl-A h       show these keys
+  Ctrl-A Ctrl-A  send Ctrl-A to the guest
+
+When standard input is no terminal, its end reaches the embedded guest's shell
+as Ctrl-D, so that `echo uname -a | isomer run` ends.
+
+Exit codes:
+  the guest command's own, or
+  0    power-off, or left with Ctrl-A x
+  1    no machine could be made, or the guest reported failure without a code
+  2    wrong usage
+  70   the guest cannot continue
+  124  --timeout passed
+  130  SIGINT; 143 SIGTERM; 129 SIGHUP";
+
+/// Runs a machine of any instruction set on any host.
+#[derive(Debug, Parser)]
+#[command(
+    name = "isomer",
+    bin_name = "isomer",
+    version,
+    arg_required_else_help = true,
+    after_help = TOP_EXAMPLES
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a machine: the embedded Linux guest, or a kernel of yours
+    Run(Box<RunArgs>),
+    /// Check what works on this host by running a small guest on each engine
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object on standard output
+    Json,
+}
+
+/// An engine by name. Those that are not built yet are known, so that asking for one gets an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineArg {
+    /// The best that works here
+    #[default]
+    Auto,
+    /// The interpreter
+    Interp,
+    #[value(hide = true)]
+    Jit,
+    #[value(hide = true)]
+    Kvm,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TransportArg {
+    /// virtio over PCI
+    #[default]
+    Pci,
+    /// virtio over MMIO
+    Mmio,
+}
+
+impl From<TransportArg> for Transport {
+    fn from(arg: TransportArg) -> Self {
+        match arg {
+            TransportArg::Pci => Self::Pci,
+            TransportArg::Mmio => Self::Mmio,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// A kernel: Image, ELF, or either compressed. Without it, the embedded Linux guest
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) target: Option<PathBuf>,
+
+    /// A command to run in the embedded guest instead of a shell
+    #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    pub(crate) command: Vec<String>,
+
+    /// The guest's instruction set
+    #[arg(long, default_value = Arch::default().name(), value_parser = archs(), help_heading = "Machine")]
+    pub(crate) arch: String,
+
+    /// RAM, with a unit: 512M, 2G
+    #[arg(long, short, value_name = "SIZE", default_value = "512M", value_parser = values::size, help_heading = "Machine")]
+    pub(crate) memory: u64,
+
+    /// Number of CPUs
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Machine")]
+    pub(crate) cpus: usize,
+
+    /// CPU model, such as rva22; the default has everything that is built
+    #[arg(long, value_name = "MODEL", help_heading = "Machine")]
+    pub(crate) cpu: Option<String>,
+
+    /// A disk: FILE[,format=raw|qcow2][,ro][,ephemeral]; can be repeated, `,,` is a comma in the name
+    #[arg(
+        long,
+        value_name = "FILE[,OPTION]...",
+        value_parser = values::disk,
+        value_hint = ValueHint::FilePath,
+        help_heading = "Machine"
+    )]
+    pub(crate) disk: Vec<DiskSpec>,
+
+    /// How virtio devices are attached
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "Machine")]
+    pub(crate) transport: TransportArg,
+
+    /// What runs guest code
+    #[arg(long, value_enum, default_value_t, help_heading = "Machine")]
+    pub(crate) engine: EngineArg,
+
+    /// The kernel; same as TARGET
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "target", help_heading = "Boot")]
+    pub(crate) kernel: Option<PathBuf>,
+
+    /// The initial RAM disk of your kernel
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Boot")]
+    pub(crate) initrd: Option<PathBuf>,
+
+    /// The kernel's command line
+    #[arg(long, value_name = "STRING", allow_hyphen_values = true, help_heading = "Boot")]
+    pub(crate) append: Option<String>,
+
+    /// Machine-mode firmware (OpenSBI) in place of the built-in one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Boot")]
+    pub(crate) firmware: Option<PathBuf>,
+
+    /// End when the guest asks for a reset
+    #[arg(long, help_heading = "Run")]
+    pub(crate) no_reboot: bool,
+
+    /// Stop the machine after this long (30s, 5m, 1h30m) and exit with 124
+    #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Run")]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Trace to standard error: any of insn, mmu, irq, with commas
+    #[arg(long, value_name = "WHAT", value_parser = values::trace, help_heading = "Run")]
+    pub(crate) trace: Option<Trace>,
+
+    /// How results and errors are printed; json also captures what the guest prints
+    #[arg(long, value_enum, default_value_t, help_heading = "Run")]
+    pub(crate) format: Format,
+
+    /// Print counters to standard error at the end
+    #[arg(long, help_heading = "Run")]
+    pub(crate) stats: bool,
+
+    /// Leave the first line out that tells guest, host and engine
+    #[arg(long, short, help_heading = "Run")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exits with 0 if at least one engine works, with 1 otherwise.")]
+pub(crate) struct DoctorArgs {
+    /// How results are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  isomer completions bash > ~/.local/share/bash-completion/completions/isomer
+  isomer completions zsh > ~/.zfunc/_isomer      (with ~/.zfunc in $fpath)
+  isomer completions fish > ~/.config/fish/completions/isomer.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Instruction sets that are planned: known by name, so that asking for one gets an answer.
+pub(crate) const PLANNED_ARCHS: &[&str] = &["aarch64", "x86_64", "ppc64le"];
+
+fn archs() -> PossibleValuesParser {
+    let built = Arch::ALL.iter().map(|arch| PossibleValue::new(arch.name()));
+    let planned = PLANNED_ARCHS.iter().map(|name| PossibleValue::new(*name).hide(true));
+    PossibleValuesParser::new(built.chain(planned))
+}
+
+/// Was JSON asked for? For errors of the command line itself, when there are no parsed arguments to ask.
+pub(crate) fn wants_json(args: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    let args: Vec<_> = args.take_while(|arg| arg != "--").collect();
+    let pair = args.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json");
+    pair || args.iter().any(|arg| arg == "--format=json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run(args: &[&str]) -> Result<RunArgs, clap::Error> {
+        let parsed = Cli::try_parse_from(["isomer", "run"].iter().chain(args))?;
+        match parsed.command {
+            Command::Run(run) => Ok(*run),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_the_embedded_guest() {
+        let args = run(&[]).unwrap();
+        assert_eq!((args.target, args.command.len(), args.memory, args.cpus), (None, 0, 512 << 20, 1));
+        assert_eq!(
+            (args.arch.as_str(), args.engine, args.format),
+            ("riscv64", EngineArg::Auto, Format::Text)
+        );
+    }
+
+    #[test]
+    fn a_command_keeps_its_own_options() {
+        let args =
+            run(&["--cpus", "2", "--", "sh", "-c", "uname -m; exit 7", "--format", "json", "--"]).unwrap();
+        assert_eq!(args.command, ["sh", "-c", "uname -m; exit 7", "--format", "json", "--"]);
+        assert_eq!((args.cpus, args.format), (2, Format::Text));
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for wrong in [
+            &["--memory", "lots"][..],
+            &["--memory", "512"],
+            &["--cpus", "-1"],
+            &["--cpus", "two"],
+            &["--timeout", "soon"],
+            &["--disk", "a.img,format=vmdk"],
+            &["--disk", ",ro"],
+            &["--trace", "everything"],
+            &["--arch", "vax"],
+            &["--engine", "magic"],
+            &["--transport", "pigeon"],
+            &["--kernel", "a", "b"],
+            &["a", "b"],
+            &["--no-such-option"],
+        ] {
+            let error = run(wrong).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn planned_names_parse_so_that_they_can_be_explained() {
+        assert_eq!(run(&["--engine", "jit"]).unwrap().engine, EngineArg::Jit);
+        assert_eq!(run(&["--arch", "aarch64"]).unwrap().arch, "aarch64");
+        let help = Cli::command().find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        assert!(!help.contains("aarch64") && !help.contains("kvm"), "{help}");
+    }
+
+    #[test]
+    fn json_is_found_before_parsing() {
+        let wants = |args: &[&str]| wants_json(args.iter().map(Into::into));
+        assert!(wants(&["run", "--format", "json", "--bad"]));
+        assert!(wants(&["run", "--format=json"]));
+        assert!(!wants(&["run", "--", "--format=json"]));
+        assert!(!wants(&["run", "--format", "text", "json"]));
+    }
+}

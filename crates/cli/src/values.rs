@@ -1,0 +1,186 @@
+//! Values users type: sizes, times, disks, trace categories. Errors say what would have been right.
+
+use isomer_engine::Trace;
+use isomer_machine::DiskSpec;
+use std::{path::PathBuf, time::Duration};
+
+/// Binary units, whatever the spelling: `M`, `MB` and `MiB` are the same.
+const SIZE_UNITS: &[(&str, u32)] = &[
+    ("k", 10),
+    ("kb", 10),
+    ("kib", 10),
+    ("m", 20),
+    ("mb", 20),
+    ("mib", 20),
+    ("g", 30),
+    ("gb", 30),
+    ("gib", 30),
+    ("t", 40),
+    ("tb", 40),
+    ("tib", 40),
+];
+
+/// A size in bytes: a whole number and a unit.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split_number(text);
+    if number.is_empty() {
+        return Err("write a whole number and a unit, as in 512M or 2G".into());
+    }
+    if unit.is_empty() {
+        return Err(format!("add a unit: {number}M or {number}G"));
+    }
+    let unit = unit.to_ascii_lowercase();
+    let Some(&(_, shift)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
+        return Err("write a whole number and one of the units K, M, G, T, as in 512M".into());
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "no memory is that large".into())
+}
+
+const TIME_UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+
+/// A time: numbers with units (`1h30m`), or a bare number of seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    const SHAPE: &str = "write a time as in 30s, 500ms, 5m or 1h30m";
+    let (mut rest, mut total_ms) = (text, 0u64);
+    while !rest.is_empty() {
+        let (number, after) = split_number(rest);
+        let digits = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, next) = after.split_at(digits);
+        let scale = match TIME_UNITS.iter().find(|(name, _)| *name == unit) {
+            Some(&(_, scale)) => scale,
+            None if unit.is_empty() && number == text => 1000,
+            None => return Err(SHAPE.into()),
+        };
+        let number: u64 = number.parse().map_err(|_| SHAPE)?;
+        let sum = number.checked_mul(scale).and_then(|ms| total_ms.checked_add(ms));
+        // A century is as good as for ever, and any later instant might not exist.
+        total_ms = sum.filter(|&ms| ms < 100 * 366 * 86_400_000).ok_or("that is too long")?;
+        rest = next;
+    }
+    match total_ms {
+        0 if text.is_empty() => Err(SHAPE.into()),
+        0 => Err("the time must be longer than nothing; leave the option out for no limit".into()),
+        ms => Ok(Duration::from_millis(ms)),
+    }
+}
+
+/// Digits at the start, and the rest.
+fn split_number(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+/// `FILE[,format=raw|qcow2][,ro][,ephemeral]`, where `,,` is a comma of the file's name.
+pub(crate) fn disk(text: &str) -> Result<DiskSpec, String> {
+    let mut words = split_commas(text).into_iter();
+    let path = words.next().filter(|path| !path.is_empty()).ok_or("the file's name is missing")?;
+    let mut disk = DiskSpec { path: PathBuf::from(path), ..DiskSpec::default() };
+    for word in words {
+        match word.split_once('=').unwrap_or((&word, "")) {
+            ("format", name) if disk.format.is_none() => disk.format = Some(name.parse()?),
+            ("format", _) => return Err("the format is given twice".into()),
+            ("ro", "") => disk.read_only = true,
+            ("ephemeral", "") => disk.ephemeral = true,
+            _ => {
+                return Err(format!(
+                    "`{word}` is not an option of a disk: use format=raw, format=qcow2, ro or ephemeral (and `,,` for a comma in the file's name)"
+                ));
+            }
+        }
+    }
+    if disk.read_only && disk.ephemeral {
+        return Err("ro refuses writes and ephemeral forgets them: use one of the two".into());
+    }
+    Ok(disk)
+}
+
+/// Splits at single commas; a doubled one stands for itself.
+fn split_commas(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == ',' && chars.next_if_eq(&',').is_none() {
+            words.push(String::new());
+        } else if let Some(word) = words.last_mut() {
+            word.push(c);
+        }
+    }
+    words
+}
+
+/// Categories of `--trace`.
+pub(crate) fn trace(text: &str) -> Result<Trace, String> {
+    let trace: Trace =
+        text.parse().map_err(|error: isomer_engine::trace::UnknownCategory| error.to_string())?;
+    if trace.any() { Ok(trace) } else { Err("name at least one of insn, mmu and irq".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isomer_devices::backend::ImageFormat;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in
+            [("512M", 512 << 20), ("2G", 2 << 30), ("2GiB", 2 << 30), ("64k", 64 << 10), ("1t", 1 << 40)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        assert_eq!(size("0M"), Ok(0));
+        for wrong in ["", "M", "512", "-1G", "1.5G", "1X", "1 G", "99999999999999999999G", "16777216T", "1G2"]
+        {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert!(size("512").unwrap_err().contains("512M"));
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("250ms", 250),
+            ("90", 90_000),
+            ("1s500ms", 1500),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for wrong in
+            ["", "0", "0s", "s", "-1s", "1d", "1s5", "5 m", "1.5s", "999999999999999999h", "99999999h"]
+        {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn disks() {
+        let full = disk("a,,b.img,format=qcow2,ephemeral").unwrap();
+        assert_eq!(full.path, PathBuf::from("a,b.img"));
+        assert_eq!(full.format, Some(ImageFormat::Qcow2));
+        assert!(full.ephemeral && !full.read_only);
+        let plain = disk("a=b.img,ro").unwrap();
+        assert_eq!((plain.path, plain.format, plain.read_only), (PathBuf::from("a=b.img"), None, true));
+        for wrong in [
+            "",
+            ",ro",
+            "a,",
+            "a,rw",
+            "a,format",
+            "a,format=",
+            "a,format=vdi",
+            "a,format=raw,format=raw",
+            "a,ro=no",
+            "a,ro,ephemeral",
+        ] {
+            assert!(disk(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn traces() {
+        assert!(trace("insn,irq").unwrap().insn);
+        assert!(trace("").is_err() && trace(",").is_err() && trace("cpu").is_err());
+    }
+}
