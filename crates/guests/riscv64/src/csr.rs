@@ -170,8 +170,8 @@ fn write_satp(a: &mut Access, value: u64) {
     }
 }
 
-/// The engine's name for an address space: mode and ASID.
-pub(crate) const fn address_space(satp: u64) -> u64 {
+/// The engine's name for an address space: `satp`'s mode (from bit 16) and ASID (15:0).
+pub const fn address_space(satp: u64) -> u64 {
     satp >> 44
 }
 

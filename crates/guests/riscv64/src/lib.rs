@@ -32,6 +32,7 @@ mod table_fp;
 mod tests;
 pub mod trap;
 
+pub use csr::address_space;
 pub use lift_mem::CACHE_BLOCK;
 pub use model::{Extensions, Riscv64};
 pub use regs::{Cpu, Mode, Privilege, mstatus, slot};
