@@ -1,9 +1,7 @@
 //! Flattened device trees (Devicetree Specification 0.4): a board adds the nodes its devices describe, the builder
 //! resolves labels to phandles and writes the blob.
 
-mod riscv64;
-
-pub use riscv64::add_cpus as add_riscv64_cpus;
+pub mod riscv64;
 
 use crate::loader::Span;
 use isomer_core::{FwNode, FwValue, Placement, device::FwCell};

@@ -70,7 +70,7 @@ fn board() -> Result<Vec<u8>, FdtError> {
     let node = FwNode { unit_address: Some(0x1000_0000), ..FwNode::new("serial", &["ns16550a"]) };
     let serial = fdt.add_device(&soc, None, node, &at, "plic")?;
     fdt.add_aliases(&[("serial0", &serial)])?;
-    add_riscv64_cpus(&mut fdt, &Riscv64::rva22(), 2)?;
+    riscv64::add_cpus(&mut fdt, &Riscv64::rva22(), 2)?;
     fdt.add_memory(&[Span::new(Gpa(0x8000_0000), 0x1_2000_0000).unwrap()])?;
     fdt.add_chosen(&Chosen {
         bootargs: "console=ttyS0 quiet",

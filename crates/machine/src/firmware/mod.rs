@@ -1,0 +1,3 @@
+//! Firmware the machine provides itself, where a kernel is booted directly.
+
+pub mod sbi;
