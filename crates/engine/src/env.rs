@@ -263,7 +263,7 @@ impl<G: Guest> VcpuEnv<G> {
                 let len = block.len;
                 return Some((Form::Lifted(Box::new(block)), len));
             }
-            passes::optimize(&mut block);
+            passes::optimize_for::<G>(&mut block);
             match Code::compile(&block) {
                 Ok(code) => return Some((Form::Compact(code), block.len)),
                 Err(CompileError::TooComplex) if max_insns > 1 => max_insns = (block.insn_count / 2).max(1),

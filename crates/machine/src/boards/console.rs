@@ -9,7 +9,7 @@ use isomer_devices::{
     backend::char::{CharInput, CharOutput},
     virtio::console::{ConsoleHandle, PortOptions, VirtioConsole},
 };
-use std::sync::{Arc, mpsc::Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender};
 
 /// A virtio console and the host's ends of it.
 pub struct VirtioTerminal {
@@ -48,6 +48,36 @@ pub fn virtio(spec: &Spec, host: Host, events: &Sender<Event>) -> VirtioTerminal
 
 fn discard() -> (Box<dyn CharOutput>, Box<dyn CharOutput>) {
     (Box::new(isomer_devices::backend::char::Discard), Box::new(isomer_devices::backend::char::Discard))
+}
+
+/// One output for several writers: a firmware's console and a kernel's are the same terminal.
+#[derive(Clone)]
+pub struct SharedOutput(Arc<Mutex<Box<dyn CharOutput>>>);
+
+impl SharedOutput {
+    /// Shares `output`.
+    pub fn new(output: Box<dyn CharOutput>) -> Self {
+        Self(Arc::new(Mutex::new(output)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Box<dyn CharOutput>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CharOutput for SharedOutput {
+    fn write(&mut self, bytes: &[u8]) {
+        self.lock().write(bytes);
+    }
+    fn offer(&mut self, bytes: &[u8]) -> usize {
+        self.lock().offer(bytes)
+    }
+    fn on_room(&mut self, wake: Arc<dyn Fn() + Send + Sync>) {
+        self.lock().on_room(wake);
+    }
+    fn flush(&mut self) {
+        self.lock().flush();
+    }
 }
 
 /// Longest line the guest's init may send, in bytes.

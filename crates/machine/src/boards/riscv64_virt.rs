@@ -4,13 +4,14 @@
 use crate::{
     Boot, Console, EngineChoice, MachineError, Spec, Transport, embedded,
     fdt::{self, Chosen, FdtBuilder, FdtError},
-    firmware::sbi,
+    firmware::sbi::{self, Sbi},
     lifecycle::{Event, Host, Parts},
     loader::{
         Firmware, Kernel, NextMode, Occupied, RISCV64, Span, check_overlaps, load_initrd, place_fdt, place_initrd,
         reset_vector,
     },
 };
+use super::console::{self, SharedOutput};
 use isomer_core::{
     Bus, Clock, Device, DynDevice, Gpa, GuestMemory, IrqLine, Placement, Timers, VcpuSignal, bus::SharedDevice,
 };
@@ -141,7 +142,7 @@ impl Wiring {
 }
 
 /// Makes the board.
-pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, MachineError> {
+pub fn build(spec: &Spec, mut host: Host, events: Sender<Event>) -> Result<Parts, MachineError> {
     let guest = Arc::new(cpu_model(spec)?);
     let memory = GuestMemory::new(&[(Gpa(MROM.base), MROM.len), (Gpa(DRAM), spec.memory_bytes)])?;
     let clock = Arc::new(Clock::host());
@@ -175,6 +176,9 @@ pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, Ma
         wiring.place(&format!("flash{bank}"), shared(flash), &[&at], &[])?;
     }
     let runs_command = spec.command.is_some();
+    // The firmware's console is the same terminal as the kernel's.
+    let output = SharedOutput::new(host.console);
+    host.console = Box::new(output.clone());
     let (input, resize) = consoles(spec, host, &events, &mut wiring)?;
     for disk in &spec.disks {
         let options =
@@ -192,7 +196,7 @@ pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, Ma
         fw_cfg.add_item(item, count).map_err(|error| MachineError::Wiring(error.to_string()))?;
     }
     wiring.place("fw_cfg", shared(fw_cfg), &[&FW_CFG], &[])?;
-    let vcpus = boot(spec, &guest, &wiring, &group, &clock, &events)?;
+    let vcpus = boot(spec, &guest, &wiring, &group, &clock, output, &events)?;
     let pci = shared(wiring.pci);
     bus.map(Gpa(ECAM.base), ECAM.len, 0, pci.clone())?;
     let mut devices: Vec<_> = wiring.placed.into_iter().map(|(name, device, _)| (name, device)).collect();
@@ -254,7 +258,7 @@ fn consoles(spec: &Spec, host: Host, events: &Sender<Event>, wiring: &mut Wiring
         Console::Virtio => {
             let uart = Uart16550::new(irq, Box::new(Discard), Box::new(|| ()));
             wiring.place("serial", shared(uart), &[&UART], &[UART_IRQ])?;
-            let terminal = super::console::virtio(spec, host, events);
+            let terminal = console::virtio(spec, host, events);
             wiring.attach(terminal.device)?;
             let handle = terminal.handle;
             Ok((terminal.input, Some(Box::new(move |columns, rows| handle.resize(columns, rows)))))
@@ -269,6 +273,7 @@ fn boot(
     wiring: &Wiring,
     group: &Arc<Group<Riscv64>>,
     clock: &Arc<Clock>,
+    output: SharedOutput,
     events: &Sender<Event>,
 ) -> Result<Vec<Box<dyn Vcpu>>, MachineError> {
     let files = BootFiles::read(spec)?;
@@ -308,15 +313,13 @@ fn boot(
     let rom = reset_vector(start, fdt, next, NextMode::Supervisor, None);
     memory.write(Gpa(MROM.base), &rom)?;
 
+    let power = events.clone();
+    let on_power = Box::new(move |event| drop(power.send(Event::Power(event))));
+    let sbi = own_firmware.then(|| Sbi::new(memory.clone(), spec.cpus, Box::new(output), on_power));
     let mut vcpus: Vec<Box<dyn Vcpu>> = Vec::new();
     for index in 0..spec.cpus {
-        let power = events.clone();
-        let firmware = own_firmware.then(|| {
-            let on_power = Box::new(move |event| drop(power.send(Event::Power(event))));
-            Box::new(sbi::Sbi::new(memory.clone(), wiring.console.clone(), on_power)) as Box<dyn isomer_engine::Firmware<_>>
-        });
         let cpu = match own_firmware {
-            true => sbi::boot_state(guest, index as u64, start, fdt),
+            true => sbi::boot_state(guest, index as u64, start, fdt.0),
             false => guest.reset(index as u64, MROM.base),
         };
         let vcpu = SoftVcpu::new(VcpuConfig {
@@ -327,7 +330,7 @@ fn boot(
             memory: memory.clone(),
             mmio: wiring.bus.clone(),
             clock: clock.clone(),
-            firmware,
+            firmware: sbi.as_ref().map(|sbi| Box::new(sbi.hart()) as Box<dyn isomer_engine::Firmware<_>>),
             trace: spec.trace,
             engine: match spec.engine {
                 EngineChoice::Auto | EngineChoice::Interp => EngineKind::Interpreter,
@@ -400,7 +403,7 @@ fn device_tree(
 ) -> Result<Vec<u8>, FdtError> {
     let mut fdt = FdtBuilder::new("riscv-virtio,isomer", &["riscv-virtio"]);
     fdt.add_memory(&[Span { start: Gpa(DRAM), end: Gpa(DRAM + spec.memory_bytes) }])?;
-    fdt::add_riscv64_cpus(&mut fdt, guest, spec.cpus)?;
+    fdt::riscv64::add_cpus(&mut fdt, guest, spec.cpus)?;
     let soc = fdt.add_soc()?;
     let mut serial = None;
     for (name, device, at) in &wiring.placed {
