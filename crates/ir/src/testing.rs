@@ -69,11 +69,16 @@ impl Choices<'_> {
 
 /// Well-formed blocks with every operation.
 pub(crate) fn blocks() -> impl Strategy<Value = Block> {
-    proptest::collection::vec(any::<u64>(), 0..400).prop_map(|numbers| block_from(&numbers))
+    proptest::collection::vec(any::<u64>(), 0..400).prop_map(|numbers| block_from(&numbers, false))
+}
+
+/// Well-formed blocks of integer operations on few values and few constants, where folding finds much to do.
+pub(crate) fn integer_blocks() -> impl Strategy<Value = Block> {
+    proptest::collection::vec(any::<u64>(), 20..120).prop_map(|numbers| block_from(&numbers, true))
 }
 
 /// The block that `numbers` stand for.
-pub(crate) fn block_from(numbers: &[u64]) -> Block {
+fn block_from(numbers: &[u64], focused: bool) -> Block {
     let mut choices = Choices(numbers.iter());
     let fp = FpModel {
         nan: choices.pick(&[NanRule::Canonical, NanRule::Arm, NanRule::Power, NanRule::X86]),
@@ -82,10 +87,10 @@ pub(crate) fn block_from(numbers: &[u64]) -> Block {
         flush_outputs: choices.flag(),
     };
     let mode = choices.next() as u32;
-    let mut maker = Maker { choices, b: Builder::new(SLOTS, mode, fp), types: Vec::new() };
+    let mut maker = Maker { choices, b: Builder::new(SLOTS, mode, fp), types: Vec::new(), focused };
     maker.insn();
     while maker.choices.0.len() > 0 {
-        maker.step();
+        if focused { maker.focused_step() } else { maker.step() }
     }
     maker.end();
     maker.b.finish()
@@ -181,6 +186,8 @@ struct Maker<'a> {
     b: Builder,
     /// Types of the values so far.
     types: Vec<Type>,
+    /// Few types, constants and operands to choose from.
+    focused: bool,
 }
 
 impl Maker<'_> {
@@ -196,8 +203,30 @@ impl Maker<'_> {
         self.b.insn_start(self.b.len() + gap, len);
     }
 
+    fn int(&mut self) -> Type {
+        if self.focused {
+            self.choices.pick(&[Type::I64, Type::I32, Type::I8, Type::I64])
+        } else {
+            self.choices.pick(&INTS)
+        }
+    }
+
     fn konst(&mut self, ty: Type) -> Value {
+        let width = u64::from(ty.bits());
+        let few = [
+            0,
+            1,
+            u64::MAX,
+            0,
+            1 << (ty.bits().min(64) - 1),
+            ty.mask() >> 1,
+            width - 1,
+            0xff,
+            width / 2,
+            0xffff_ffff,
+        ];
         let bits = match self.choices.below(5) {
+            _ if self.focused => self.choices.pick(&few),
             0 => self.choices.next() & 1,
             1 => u64::MAX,
             2 => 1 << (self.choices.next() & 63),
@@ -225,6 +254,7 @@ impl Maker<'_> {
                 self.push(Op::Get { slot })
             }
             _ if seen.is_empty() => self.konst(ty),
+            2 if self.focused => self.konst(ty),
             2 => Value(self.choices.pick(&seen)),
             _ => {
                 let recent = self.choices.below(seen.len().min(4));
@@ -234,7 +264,7 @@ impl Maker<'_> {
     }
 
     fn truth(&mut self) -> Value {
-        let (cond, ty) = (self.choices.pick(&CONDS), self.choices.pick(&INTS));
+        let (cond, ty) = (self.choices.pick(&CONDS), self.int());
         let (a, b) = (self.value(ty), self.value(ty));
         self.push(Op::Compare { cond, ty, a, b })
     }
@@ -249,6 +279,17 @@ impl Maker<'_> {
     }
 
     fn field(&mut self, ty: Type) -> (u8, u8) {
+        if self.focused {
+            let half = ty.bits() as u8 / 2;
+            return self.choices.pick(&[
+                (0, half),
+                (half, half),
+                (0, 2 * half),
+                (1, half),
+                (half - 1, half),
+                (0, 3),
+            ]);
+        }
         let lo = self.choices.below(ty.bits() as usize) as u8;
         (lo, 1 + self.choices.below(ty.bits() as usize - usize::from(lo)) as u8)
     }
@@ -270,8 +311,39 @@ impl Maker<'_> {
         }
     }
 
+    /// Computes something, or shows recent values to the outside.
+    fn focused_step(&mut self) {
+        match self.choices.below(10) {
+            0..=3 => self.integer(),
+            4 | 5 => self.convert(),
+            6 => {
+                let (ty, flags) = (self.int(), self.flags());
+                let mem = ALL[self.choices.below(ty as usize + 1)];
+                let (signed, addr) = (self.choices.flag(), self.value(Type::I64));
+                self.push(Op::Load { ty, mem, signed, addr, flags });
+            }
+            7 => self.signed_less(),
+            _ => {
+                let args = [Type::I64, Type::I8, Type::I32, Type::I64].map(|ty| Some(self.value(ty)));
+                self.push(Op::Call { helper: HelperId(2), args, result: None });
+            }
+        }
+    }
+
+    /// How A64 and x86 say "less".
+    fn signed_less(&mut self) {
+        let (ty, borrow) = (self.int(), self.truth_or_zero());
+        let (a, b) = (self.value(ty), self.value(ty));
+        let difference = self.push(Op::SubBorrow { ty, a, b, borrow });
+        let zero = self.push(Op::Const { ty, bits: 0 });
+        let sign = self.push(Op::Compare { cond: Cond::LtS, ty, a: difference, b: zero });
+        let overflow = Value(difference.0 + 2);
+        let (a, b) = if self.choices.flag() { (sign, overflow) } else { (overflow, sign) };
+        self.push(Op::Compare { cond: Cond::Ne, ty: Type::I8, a, b });
+    }
+
     fn integer(&mut self) {
-        let ty = self.choices.pick(&INTS);
+        let ty = self.int();
         let op = match self.choices.below(8) {
             0 => Op::Unary { op: self.choices.pick(&UN_OPS), ty, a: self.value(ty) },
             1 => {

@@ -25,7 +25,7 @@ fn slot(name: &str) -> Slot {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn blocks_do_the_same_afterwards(block in testing::blocks(), seed in any::<u64>()) {
@@ -44,6 +44,14 @@ proptest! {
                 prop_assert_eq!(&stopped, &testing::run(&after, seed, fault_at));
             }
         }
+    }
+
+    #[test]
+    fn folding_keeps_values(block in testing::integer_blocks(), seed in any::<u64>()) {
+        prop_assert_eq!(verify(&block), Ok(()));
+        let after = optimized(&block, FACTS);
+        prop_assert!(after.insts.len() <= block.insts.len());
+        prop_assert_eq!(testing::run(&block, seed, usize::MAX), testing::run(&after, seed, usize::MAX));
     }
 
     #[test]
