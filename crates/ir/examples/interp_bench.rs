@@ -242,33 +242,31 @@ fn memory() -> Vec<(u64, Block)> {
 /// The Collatz iteration, from another number each time round.
 fn branches() -> Vec<(u64, Block)> {
     let (head, odd, even, next, again) = (0, 8, 24, 32, 40);
-    let block = |at: i64, f: &dyn Fn(&mut Lifter, &dyn Fn(i64) -> i64)| {
-        (at as u64, Lifter::block(|l| f(l, &|to| to - at)))
-    };
+    let block = |at: i64, f: &dyn Fn(&mut Lifter)| (at as u64, Lifter::block(f));
     vec![
-        block(head, &|l, to| {
+        block(head, &|l| {
             l.ri(BinOp::And, 11, 10, 1);
-            l.branch(Cond::Eq, 11, 0, to(even));
+            l.branch(Cond::Eq, 11, 0, even - head);
         }),
-        block(odd, &|l, to| {
+        block(odd, &|l| {
             l.ri(BinOp::Shl, 12, 10, 1);
             l.rr(BinOp::Add, 10, 10, 12);
             l.ri(BinOp::Add, 10, 10, 1);
-            l.jump(to(next));
+            l.jump(next - odd);
         }),
-        block(even, &|l, to| {
+        block(even, &|l| {
             l.ri(BinOp::ShrU, 10, 10, 1);
-            l.jump(to(next));
+            l.jump(next - even);
         }),
-        block(next, &|l, to| {
+        block(next, &|l| {
             l.ri(BinOp::Add, 13, 10, -1);
-            l.branch(Cond::Ne, 13, 0, to(head));
+            l.branch(Cond::Ne, 13, 0, head - next);
         }),
-        block(again, &|l, to| {
+        block(again, &|l| {
             l.ri(BinOp::Add, 14, 14, 1);
             l.ri(BinOp::And, 14, 14, 0x3ff);
             l.ri(BinOp::Add, 10, 14, 27);
-            l.jump(to(head));
+            l.jump(head - again);
         }),
     ]
 }

@@ -175,6 +175,7 @@ unsafe impl Env for Machine {
             }
             1 if args[0] % 3 == 1 => return Err(Fault),
             2 => cpu.header.mode ^= 1,
+            4 => return Ok(cpu.header.insns),
             _ => {}
         }
         Ok(args.iter().fold(7, |sum: u64, arg| sum.rotate_left(9) ^ arg))
