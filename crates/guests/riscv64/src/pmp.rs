@@ -4,19 +4,19 @@ use crate::{Cpu, Privilege, regs::PMP_ENTRIES};
 use isomer_core::Gpa;
 
 /// Bits of a `pmpcfg` byte.
-pub mod cfg {
+pub(crate) mod cfg {
     /// Loads.
-    pub const R: u8 = 1;
+    pub(crate) const R: u8 = 1;
     /// Stores.
-    pub const W: u8 = 2;
+    pub(crate) const W: u8 = 2;
     /// Fetches.
-    pub const X: u8 = 4;
+    pub(crate) const X: u8 = 4;
     /// Address matching mode.
-    pub const A: u8 = 3 << 3;
+    pub(crate) const A: u8 = 3 << 3;
     /// Lowest bit of [`A`].
-    pub const A_SHIFT: u32 = 3;
+    pub(crate) const A_SHIFT: u32 = 3;
     /// Locked: binds M-mode too.
-    pub const L: u8 = 1 << 7;
+    pub(crate) const L: u8 = 1 << 7;
 }
 
 /// What may be done at an address, as the R, W, X bits of a configuration byte.
