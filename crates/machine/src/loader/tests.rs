@@ -295,7 +295,7 @@ fn placement_follows_qemu() {
     // No room there: directly below the device tree.
     assert_eq!(place(128, 80 << 20).unwrap(), (0x82e0_0000, 0x87e0_0000));
     // An initrd across 3 GiB pushes the device tree to the end of RAM.
-    assert_eq!(place(4096, 600 << 20).unwrap(), (0xa020_0000, 0x17fe0_0000));
+    assert_eq!(place(4096, 600 << 20).unwrap(), (0xa020_0000, 0x1_7fe0_0000));
     let error = place(64, 40 << 20).unwrap_err();
     assert_eq!(super::tests::code(&error), "isomer::load::no_room");
     assert!(error.to_string().contains("the kernel at 0x80200000..0x82200000"), "{error}");
