@@ -131,6 +131,8 @@ pub struct Pflash {
     cycle: Cycle,
     status: u8,
     buffer: Buffer,
+    len: usize,
+    /// The contents; empty while everything is erased, so that an unused flash costs nothing.
     bytes: Vec<u8>,
     cfi: [u8; 0x40],
     read_only: bool,
@@ -161,7 +163,7 @@ impl fmt::Debug for Pflash {
             .field("mode", &self.mode)
             .field("cycle", &self.cycle)
             .field("status", &self.status)
-            .field("len", &self.bytes.len())
+            .field("len", &self.len)
             .finish_non_exhaustive()
     }
 }
@@ -171,7 +173,9 @@ impl Pflash {
     /// the device.
     pub fn with_image(len: usize, image: &[u8], read_only: bool) -> Result<Self, FlashError> {
         let mut flash = Self::erased(len, image.len() as u64, read_only)?;
-        flash.bytes[..image.len()].copy_from_slice(image);
+        if !image.is_empty() {
+            flash.contents()[..image.len()].copy_from_slice(image);
+        }
         Ok(flash)
     }
 
@@ -181,7 +185,7 @@ impl Pflash {
         let image_len = file.metadata()?.len();
         let mut flash = Self::erased(len, image_len, read_only)?;
         let image_len = image_len as usize; // at most `len` now
-        file.read_exact_at(&mut flash.bytes[..image_len], 0)?;
+        file.read_exact_at(&mut flash.contents()[..image_len], 0)?;
         flash.file = (!read_only).then_some(Backing { file, len: image_len });
         Ok(flash)
     }
@@ -198,7 +202,8 @@ impl Pflash {
             cycle: Cycle::Command,
             status: status::READY,
             buffer: Buffer::default(),
-            bytes: vec![ERASED; len],
+            len,
+            bytes: Vec::new(),
             cfi: cfi_table(len),
             read_only,
             digest: OnceCell::new(),
@@ -207,8 +212,15 @@ impl Pflash {
     }
 
     /// The contents, as reads show them in array mode.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub fn bytes(&mut self) -> &[u8] {
+        self.contents()
+    }
+
+    fn contents(&mut self) -> &mut [u8] {
+        if self.bytes.is_empty() {
+            self.bytes = vec![ERASED; self.len];
+        }
+        &mut self.bytes
     }
 
     /// Do reads show the contents now (and not status, identification or query data)?
@@ -296,13 +308,13 @@ impl Pflash {
 
     /// Clears the bits that are clear in `data`; returns error bits, as [`Self::write_back`] does.
     fn program(&mut self, at: usize, data: &[u8]) -> u8 {
-        self.bytes[at..at + data.len()].iter_mut().zip(data).for_each(|(byte, new)| *byte &= new);
+        self.contents()[at..at + data.len()].iter_mut().zip(data).for_each(|(byte, new)| *byte &= new);
         self.write_back(at..at + data.len())
     }
 
     fn erase(&mut self, at: usize) -> u8 {
         let start = at - at % SECTOR_LEN;
-        self.bytes[start..start + SECTOR_LEN].fill(ERASED);
+        self.contents()[start..start + SECTOR_LEN].fill(ERASED);
         self.write_back(start..start + SECTOR_LEN)
     }
 
@@ -346,14 +358,22 @@ impl Pflash {
 
     fn saved_contents(&self) -> Contents {
         if self.read_only {
-            return Contents::ReadOnly(*self.digest.get_or_init(|| digest(&self.bytes)));
+            return Contents::ReadOnly(*self.digest.get_or_init(|| digest(&self.saved_bytes())));
         }
         let save = |sector: &[u8]| {
             let first = sector[0];
             let same = sector.iter().all(|byte| *byte == first);
             if same { Sector::Filled(first) } else { Sector::Bytes(sector.to_vec()) }
         };
+        if self.bytes.is_empty() {
+            return Contents::Writable(vec![Sector::Filled(ERASED); self.len / SECTOR_LEN]);
+        }
         Contents::Writable(self.bytes.chunks_exact(SECTOR_LEN).map(save).collect())
+    }
+
+    /// A copy of the contents.
+    fn saved_bytes(&self) -> Vec<u8> {
+        if self.bytes.is_empty() { vec![ERASED; self.len] } else { self.bytes.clone() }
     }
 
     /// The whole flash as a snapshot has it; `None` if it is not of this flash.
@@ -362,10 +382,10 @@ impl Pflash {
             Contents::Writable(sectors) if !self.read_only => sectors,
             _ => return None,
         };
-        if sectors.len() != self.bytes.len() / SECTOR_LEN {
+        if sectors.len() != self.len / SECTOR_LEN {
             return None;
         }
-        let mut bytes = self.bytes.clone();
+        let mut bytes = self.saved_bytes();
         for (place, sector) in bytes.chunks_exact_mut(SECTOR_LEN).zip(sectors) {
             match sector {
                 Sector::Filled(byte) => place.fill(*byte),
@@ -382,6 +402,7 @@ impl Pflash {
             return Ok(());
         }
         let bytes = self.decode(contents).ok_or("it is of a flash with other firmware or another size")?;
+        self.contents();
         if let Some(backing) = &mut self.file {
             for start in (0..bytes.len()).step_by(SECTOR_LEN) {
                 let range = start..start + SECTOR_LEN;
@@ -396,7 +417,7 @@ impl Pflash {
 
     /// Could this have been saved by a flash of this size?
     fn is_possible(&self, state: &PflashState) -> bool {
-        let fits = |block: usize| block.is_multiple_of(BUFFER_LEN) && block < self.bytes.len();
+        let fits = |block: usize| block.is_multiple_of(BUFFER_LEN) && block < self.len;
         let buffer = &state.buffer;
         match state.cycle {
             Cycle::BufferData(left) => {
@@ -453,10 +474,15 @@ impl Device for Pflash {
             return 0;
         }
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let Some(array) = self.bytes.get(start..start.saturating_add(size)) else { return 0 };
+        if start.checked_add(size).is_none_or(|end| end > self.len) {
+            return 0;
+        }
         let mut bytes = [0; 8];
         if self.mode == Mode::Array {
-            bytes[..size].copy_from_slice(array);
+            bytes[..size].fill(ERASED);
+            if let Some(array) = self.bytes.get(start..start + size) {
+                bytes[..size].copy_from_slice(array);
+            }
         } else {
             bytes[..size].iter_mut().zip(offset..).for_each(|(byte, at)| *byte = self.register_byte(at));
         }
@@ -465,7 +491,7 @@ impl Device for Pflash {
 
     fn write(&mut self, region: usize, offset: u64, size: usize, value: u64) {
         let Ok(start) = usize::try_from(offset) else { return };
-        if region != 0 || start.checked_add(size).is_none_or(|end| end > self.bytes.len()) {
+        if region != 0 || start.checked_add(size).is_none_or(|end| end > self.len) {
             return;
         }
         let bytes = value.to_le_bytes();
@@ -703,8 +729,9 @@ mod tests {
         send(&mut flash, 0, 0x20);
         send(&mut flash, 0, command::CONFIRM);
         Device::restore(&mut flash, state).unwrap();
-        let again = Pflash::with_file(LEN, file, false).unwrap();
-        assert_eq!((&again.bytes()[..100], again.bytes()[200]), (&[0x5a; 100][..], 4));
+        let mut again = Pflash::with_file(LEN, file, false).unwrap();
+        let bytes = again.bytes();
+        assert_eq!((&bytes[..100], bytes[200]), (&[0x5a; 100][..], 4));
     }
 
     #[test]

@@ -114,13 +114,20 @@ impl<G: Guest> Peer<G> {
         }
     }
 
-    /// Leaves a request; the ticket tells [`Self::is_done`] which one is meant.
+    /// Leaves a request; the ticket tells [`Self::is_done`] which one is meant. A vCPU that sleeps is woken only by
+    /// requests that can give it something to run; the others it carries out when it wakes anyway.
     pub fn post(&self, request: Request<G>) -> u64 {
+        let wakes = matches!(request, Request::PowerOn(_) | Request::Call(_));
         let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if mailbox.len() >= MAILBOX_LIMIT {
+            compact(&mut mailbox);
+        }
         mailbox.push(request);
         let ticket = self.posted.fetch_add(1, Ordering::SeqCst) + 1;
         drop(mailbox);
-        self.signal.kick();
+        if wakes || !self.quiet.load(Ordering::SeqCst) {
+            self.signal.kick();
+        }
         ticket
     }
 
@@ -129,14 +136,26 @@ impl<G: Guest> Peer<G> {
         self.drained.load(Ordering::SeqCst) >= ticket || self.quiet.load(Ordering::SeqCst)
     }
 
-    /// Takes all requests; call [`Self::acknowledge`] with the count when they are carried out.
-    pub(crate) fn take(&self) -> Vec<Request<G>> {
-        std::mem::take(&mut *self.mailbox.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Takes all requests, and the ticket of the last for [`Self::acknowledge`] when they are carried out.
+    pub(crate) fn take(&self) -> (Vec<Request<G>>, u64) {
+        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut *mailbox), self.posted.load(Ordering::SeqCst))
     }
 
-    pub(crate) fn acknowledge(&self, count: usize) {
-        self.drained.fetch_add(count as u64, Ordering::SeqCst);
+    pub(crate) fn acknowledge(&self, ticket: u64) {
+        self.drained.store(ticket, Ordering::SeqCst);
     }
+}
+
+/// Requests a vCPU that does not run for long may collect before the droppable ones become one.
+const MAILBOX_LIMIT: usize = 256;
+
+/// Replaces all flushes, fences and protections by one flush of everything, which does what they would: entries
+/// filled afterwards respect protections. Calls stay, in order.
+fn compact<G: Guest>(mailbox: &mut Vec<Request<G>>) {
+    mailbox.retain(|request| matches!(request, Request::PowerOn(_) | Request::Call(_)));
+    mailbox.push(Request::FlushTlb(TlbFlush::default()));
+    mailbox.push(Request::SyncCode);
 }
 
 /// All vCPUs of one machine.

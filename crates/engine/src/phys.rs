@@ -25,7 +25,7 @@ impl Phys {
 
     /// The host address of an aligned `size`-byte RAM location.
     fn host(&self, gpa: Gpa, size: usize) -> Option<(*mut u8, &RamRegion)> {
-        if gpa.0 % size as u64 != 0 {
+        if !gpa.0.is_multiple_of(size as u64) {
             return None;
         }
         let region = self.memory.region(gpa, size as u64)?;

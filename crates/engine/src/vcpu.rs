@@ -289,8 +289,7 @@ impl<G: Guest> SoftVcpu<G> {
             Control::Pause => return Some(Exit::Paused),
             Control::Stop => return Some(Exit::Stopped),
         }
-        let requests = self.peer.take();
-        let count = requests.len();
+        let (requests, ticket) = self.peer.take();
         for request in requests {
             match request {
                 Request::FlushTlb(what) => self.env.tlb.flush(what),
@@ -299,7 +298,7 @@ impl<G: Guest> SoftVcpu<G> {
                 Request::PowerOn(set_up) | Request::Call(set_up) => set_up(&self.guest, &mut self.cpu),
             }
         }
-        self.peer.acknowledge(count);
+        self.peer.acknowledge(ticket);
         self.env.drop_stale_code();
         None
     }

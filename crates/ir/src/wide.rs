@@ -11,7 +11,7 @@ use std::{
 ///
 /// # Safety
 /// `at` must be mapped, writable and 16-byte aligned.
-pub unsafe fn compare_exchange_16(at: NonNull<u8>, expected: [u64; 2], new: [u64; 2]) -> [u64; 2] {
+pub(crate) unsafe fn compare_exchange_16(at: NonNull<u8>, expected: [u64; 2], new: [u64; 2]) -> [u64; 2] {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("cmpxchg16b") {
         // SAFETY: the instruction exists, and the caller vouches for the address.

@@ -78,7 +78,7 @@ const RTC_IRQ: u32 = 11;
 const PCI_IRQS: [u32; 4] = [0x20, 0x21, 0x22, 0x23];
 
 /// Room for translated blocks of one vCPU, in bytes.
-const CODE_LIMIT_BYTES: usize = 3 << 20;
+const CODE_LIMIT_BYTES: usize = 16 << 20;
 
 /// A board being wired.
 struct Wiring {
