@@ -161,7 +161,7 @@ fn entry(role: Role, e_entry: u64, segments: &[Segment<'_>], placed: &[Span]) ->
     entry.ok_or_else(|| damaged(role, format!("its entry point {e_entry:#x} is in no segment")))
 }
 
-/// Zeroes memory, leaving alone what is zero already so that untouched guest pages stay unallocated.
+/// Zeroes memory: fresh RAM is zero, but after a restart it holds what the last run left.
 fn clear(loader: &Loader<'_>, span: Span) -> Result<(), LoadError> {
     const CHUNK: usize = 64 << 10;
     let zeros = [0; CHUNK];

@@ -10,8 +10,8 @@ const FDT_ALIGN: u64 = 2 << 20;
 /// The device tree stays below this where RAM starts below, so that 32-bit code reaches it
 /// (QEMU `riscv_compute_fdt_addr`).
 const FDT_CEILING: u64 = 3 << 30;
-/// The largest device tree Linux takes, in bytes (`MAX_FDT_SIZE`).
-pub(crate) const FDT_LEN_MAX: u64 = 2 << 20;
+/// Room that is kept for the device tree, in bytes.
+const FDT_LEN_MAX: u64 = crate::fdt::LEN_MAX as u64;
 
 /// Memory that has an owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

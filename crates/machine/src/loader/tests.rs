@@ -246,22 +246,22 @@ fn foreign_files_are_recognised() {
 #[test]
 fn raw_files_are_firmware_or_follow_it() {
     let memory = ram();
-    let code = [0x13, 0, 0, 0, 0x73, 0, 0x50, 0x10];
-    let firmware = Firmware::load(&RISCV64, &code, &memory, Gpa(RAM)).unwrap();
+    let nop_wfi = [0x13, 0, 0, 0, 0x73, 0, 0x50, 0x10];
+    let firmware = Firmware::load(&RISCV64, &nop_wfi, &memory, Gpa(RAM)).unwrap();
     assert_eq!((firmware.format, firmware.entry), (Format::Raw, Gpa(RAM)));
-    let next = Kernel::load(&RISCV64, &code, &memory, firmware.span.end, true).unwrap();
+    let next = Kernel::load(&RISCV64, &nop_wfi, &memory, firmware.span.end, true).unwrap();
     assert_eq!((next.format, next.entry), (Format::Raw, Gpa(RAM + 0x20_0000)));
     let error = Firmware::load(&RISCV64, b"QFI\xfb disk", &memory, Gpa(RAM)).unwrap_err();
-    assert_eq!(super::tests::code(&error), "isomer::load::foreign_format");
+    assert_eq!(code(&error), "isomer::load::foreign_format");
     let large = vec![1; RAM_LEN as usize + 1];
     let error = Firmware::load(&RISCV64, &large, &memory, Gpa(RAM)).unwrap_err();
-    assert_eq!(super::tests::code(&error), "isomer::load::outside_memory");
+    assert_eq!(code(&error), "isomer::load::outside_memory");
 }
 
 #[test]
 fn initrds_are_looked_at() {
     let memory = ram();
-    let load = |bytes: &[u8]| load_initrd(bytes, &memory, Gpa(RAM)).map_err(|e| super::tests::code(&e));
+    let load = |bytes: &[u8]| load_initrd(bytes, &memory, Gpa(RAM)).map_err(|e| code(&e));
     let archive = cpio(&[("init", b"#!/bin/sh"), ("empty", b""), ("odd", b"12345")]);
     assert_eq!(load(&archive), Ok(Span::new(Gpa(RAM), archive.len() as u64).unwrap()));
     let joined = [archive.clone(), vec![0; 512], gzip(&archive)].concat();
@@ -297,7 +297,7 @@ fn placement_follows_qemu() {
     // An initrd across 3 GiB pushes the device tree to the end of RAM.
     assert_eq!(place(4096, 600 << 20).unwrap(), (0xa020_0000, 0x1_7fe0_0000));
     let error = place(64, 40 << 20).unwrap_err();
-    assert_eq!(super::tests::code(&error), "isomer::load::no_room");
+    assert_eq!(code(&error), "isomer::load::no_room");
     assert!(error.to_string().contains("the kernel at 0x80200000..0x82200000"), "{error}");
 }
 

@@ -3,7 +3,7 @@
 //! A hart is STARTED or STOPPED. Suspension is a wait for an interrupt, after which the hart is STARTED at once; nobody
 //! can tell the two apart, so the states in between are never reported.
 
-use super::{A0, Answer, Call, Done, SbiError, boot_state};
+use super::{Answer, Call, Done, SbiError, boot_state};
 use isomer_core::Gpa;
 use isomer_engine::{FirmwareResult, Request};
 use isomer_ir::guest::TlbFlush;
@@ -68,7 +68,6 @@ fn suspend(call: &mut Call<'_>) -> Answer {
             (cpu.mie, cpu.mip, cpu.stimecmp) = (mie, mip, stimecmp);
             (cpu.header.insns, cpu.mcycle, cpu.minstret) = (insns, mcycle, minstret);
             cpu.mcountinhibit = mcountinhibit;
-            debug_assert_eq!(cpu.x[A0], call.hart as u64);
             Ok(Done::Gone(FirmwareResult::Wait))
         }
         // Reserved, or a platform's own of which there are none.

@@ -6,6 +6,7 @@ use isomer_devices::backend::char::{Capture, CharInput};
 use isomer_engine::{EngineKind, Request, SoftVcpu, Trace, VcpuConfig};
 use isomer_ir::{Access, Guest, MmuIndex, guest::TlbFlush};
 use isomer_riscv64::{Extensions, Privilege, Trap, cause, mstatus, regs::envcfg, trap::irq};
+use proptest::prelude::*;
 use std::sync::{Mutex, mpsc};
 
 const RAM: u64 = 0x8000_0000;
@@ -525,4 +526,30 @@ fn a_started_kernel_reaches_all_memory() {
     vcpu.run(Some(100));
     assert!(vcpu.stats().insns >= 100);
     assert_eq!((vcpu.cpu().scause, vcpu.cpu().header.pc), (0, RAM + 0x1000));
+}
+
+/// Numbers at which checks go wrong.
+fn edge() -> impl Strategy<Value = u64> {
+    const NEAR: [u64; 11] = [0, 1, 2, 63, 64, RAM, RAM + RAM_LEN, 1 << 31, 1 << 32, 1 << 63, u64::MAX];
+    (prop::sample::select(&NEAR[..]), -2i64..3).prop_map(|(n, by): (u64, i64)| n.wrapping_add_signed(by))
+}
+
+proptest! {
+    /// No call with any arguments panics, and what is answered is an SBI error or success, behind the call.
+    #[test]
+    fn any_call_is_answered(
+        calls in prop::collection::vec((0..EXTENSIONS.len(), 0u64..9, prop::array::uniform6(edge())), 1..20),
+    ) {
+        let mut b = bench(3);
+        b.cpu.stvec = RAM;
+        for (row, function, args) in calls {
+            let (extension, legacy) = (EXTENSIONS[row].id, EXTENSIONS[row].legacy);
+            let (error, _) = b.call(extension, function, &args);
+            let faulted = b.cpu.header.pc == RAM && legacy;
+            let resumed = b.result == FirmwareResult::Wait && b.cpu.satp == 0;
+            let off = b.result == FirmwareResult::PowerOff;
+            prop_assert!(b.cpu.header.pc == ECALL_AT + 4 || faulted || resumed || off);
+            prop_assert!(legacy || resumed || off || (-9..=0).contains(&error));
+        }
+    }
 }
