@@ -34,33 +34,45 @@ impl Phys {
     }
 }
 
+impl Phys {
+    /// An aligned 4-byte cell of RAM.
+    fn cell32(&self, gpa: Gpa) -> Option<(&AtomicU32, &RamRegion)> {
+        let (host, region) = self.host(gpa, 4)?;
+        // SAFETY: `host` is aligned, in bounds and mapped as long as `memory` lives; guest RAM is only ever accessed
+        // atomically or through raw pointers, so an atomic view of it is sound.
+        Some((unsafe { AtomicU32::from_ptr(host.cast()) }, region))
+    }
+
+    /// An aligned 8-byte cell of RAM.
+    fn cell64(&self, gpa: Gpa) -> Option<(&AtomicU64, &RamRegion)> {
+        let (host, region) = self.host(gpa, 8)?;
+        // SAFETY: as in `cell32`.
+        Some((unsafe { AtomicU64::from_ptr(host.cast()) }, region))
+    }
+}
+
 impl PhysMemory for Phys {
     fn load(&self, gpa: Gpa, size: usize) -> Option<u64> {
-        let (host, _) = self.host(gpa, size)?;
-        // SAFETY: `host` is aligned, in bounds and mapped as long as `memory` lives; guest RAM is only ever
-        // accessed atomically or through raw pointers, so an atomic view of it is sound.
         match size {
-            4 => Some(u64::from(u32::from_le(
-                unsafe { AtomicU32::from_ptr(host.cast()) }.load(Ordering::Acquire),
-            ))),
-            8 => Some(u64::from_le(unsafe { AtomicU64::from_ptr(host.cast()) }.load(Ordering::Acquire))),
+            4 => Some(u64::from(u32::from_le(self.cell32(gpa)?.0.load(Ordering::Acquire)))),
+            8 => Some(u64::from_le(self.cell64(gpa)?.0.load(Ordering::Acquire))),
             _ => None,
         }
     }
 
     fn compare_exchange(&self, gpa: Gpa, size: usize, old: u64, new: u64) -> Option<bool> {
-        let (host, region) = self.host(gpa, size)?;
-        // SAFETY: as in `load`.
-        let swapped = match size {
+        let order = Ordering::SeqCst;
+        let (swapped, region) = match size {
             4 => {
-                let cell = unsafe { AtomicU32::from_ptr(host.cast()) };
-                let (old, new) = ((old as u32).to_le(), (new as u32).to_le());
-                cell.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+                let (cell, region) = self.cell32(gpa)?;
+                (
+                    cell.compare_exchange((old as u32).to_le(), (new as u32).to_le(), order, order).is_ok(),
+                    region,
+                )
             }
             8 => {
-                // SAFETY: as in `load`.
-                let cell = unsafe { AtomicU64::from_ptr(host.cast()) };
-                cell.compare_exchange(old.to_le(), new.to_le(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
+                let (cell, region) = self.cell64(gpa)?;
+                (cell.compare_exchange(old.to_le(), new.to_le(), order, order).is_ok(), region)
             }
             _ => return None,
         };

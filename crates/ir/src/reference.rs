@@ -134,8 +134,10 @@ impl<E: Env> Run<'_, E> {
             Op::TrapIf { .. } | Op::InsnStart { .. } => Ok([0; 3]),
             Op::Call { helper, args, result: _ } => {
                 let args = args.map(|arg| arg.map_or(0, |arg| self.int(arg)));
-                // Helpers see the count as of the block's entry plus the index they are told.
+                // Helpers see an exact count; the block's instructions are added again at its end.
+                self.cpu.header_mut().insns += self.retired;
                 let result = self.env.call(self.cpu, helper, args);
+                self.cpu.header_mut().insns -= self.retired;
                 result.map(|value| [u128::from(value), 0, 0]).map_err(|fault| self.fault(fault))
             }
             Op::Load { .. } | Op::Store { .. } => self.plain(op),

@@ -139,7 +139,7 @@ impl Spec {
     /// Which console the guest will use: the one its command line names first, else the boot path's own.
     pub fn console(&self) -> Console {
         let named = self.append.as_deref().and_then(|append| {
-            let mut words = append.split_ascii_whitespace();
+            let words = append.split_ascii_whitespace();
             words.rev().find_map(|word| word.strip_prefix("console="))
         });
         match (named, &self.boot) {

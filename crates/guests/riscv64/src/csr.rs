@@ -10,11 +10,10 @@ use isomer_core::clock::ns_to_ticks;
 use isomer_ir::{HelperCx, guest::TlbFlush};
 use std::sync::LazyLock;
 
-/// One access: the register, and how many instructions of the running block the header does not count yet.
+/// One access. The header's instruction count is exact while a helper runs.
 pub(crate) struct Access<'a, 'b> {
     cx: &'a mut HelperCx<'b, Riscv64>,
     number: u16,
-    index: u64,
 }
 
 impl Access<'_, '_> {
@@ -23,7 +22,7 @@ impl Access<'_, '_> {
     }
     /// Instructions retired before this one.
     fn retired(&self) -> u64 {
-        self.cx.cpu.header.insns.wrapping_add(self.index)
+        self.cx.cpu.header.insns
     }
     fn flush_tlb(&mut self) {
         self.cx.env.flush_tlb(TlbFlush::default());
@@ -516,7 +515,6 @@ pub(crate) enum Update {
 pub(crate) fn access(
     cx: &mut HelperCx<'_, Riscv64>,
     insn: u64,
-    index: u64,
     read: bool,
     update: Update,
 ) -> Result<u64, Trap> {
@@ -529,7 +527,7 @@ pub(crate) fn access(
     if !allowed || !cx.guest.ext.contains(csr.needs) || (number == 0x015 && !writes) {
         return Err(illegal);
     }
-    let mut a = Access { cx, number, index };
+    let mut a = Access { cx, number };
     if !(csr.guard)(&a) {
         return Err(illegal);
     }

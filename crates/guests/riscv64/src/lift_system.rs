@@ -6,7 +6,7 @@ use crate::{
     lift::Lift,
     operands::{Csr, Fence, I, R, R1, U},
 };
-use isomer_ir::{Terminal, Type, Value, types::Order};
+use isomer_ir::{Terminal, Value, types::Order};
 
 pub(crate) fn ecall(l: &mut Lift<'_>) {
     let cause = match l.mode.privilege() {
@@ -134,10 +134,9 @@ impl Lift<'_> {
         }
     }
 
-    /// Encoding, operand, and how many instructions of this block came before.
-    fn csr_args(&mut self, operand: Value) -> [Value; 3] {
-        let index = u64::from(self.b.insn_count() - 1);
-        [self.insn_bits(), operand, self.b.iconst(Type::I64, index)]
+    /// Encoding and operand.
+    fn csr_args(&mut self, operand: Value) -> [Value; 2] {
+        [self.insn_bits(), operand]
     }
 
     /// Most writes may change the mode, the address space or what interrupts are pending.

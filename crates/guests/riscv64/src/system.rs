@@ -13,30 +13,29 @@ use isomer_ir::{HelperCx, guest::TlbFlush};
 
 type Result = std::result::Result<u64, Trap>;
 
-/// `csr_read(insn, _, index)`: the CSR's value. A read without a write (`csrrs rd, csr, x0`). `index` is how many
-/// instructions of the running block came before this one: they are not in the header's count yet.
-pub(crate) fn csr_read(cx: &mut HelperCx<'_, Riscv64>, [insn, _, index, _]: [u64; 4]) -> Result {
-    csr::access(cx, insn, index, true, Update::None)
+/// `csr_read(insn)`: the CSR's value. A read without a write (`csrrs rd, csr, x0`).
+pub(crate) fn csr_read(cx: &mut HelperCx<'_, Riscv64>, [insn, ..]: [u64; 4]) -> Result {
+    csr::access(cx, insn, true, Update::None)
 }
 
-/// `csr_write(insn, value, index)`: a write without a read (`csrrw x0, csr, rs1`).
-pub(crate) fn csr_write(cx: &mut HelperCx<'_, Riscv64>, [insn, value, index, _]: [u64; 4]) -> Result {
-    csr::access(cx, insn, index, false, Update::Replace(value))
+/// `csr_write(insn, value)`: a write without a read (`csrrw x0, csr, rs1`).
+pub(crate) fn csr_write(cx: &mut HelperCx<'_, Riscv64>, [insn, value, ..]: [u64; 4]) -> Result {
+    csr::access(cx, insn, false, Update::Replace(value))
 }
 
-/// `csr_swap(insn, value, index)`: writes, and gives the old value.
-pub(crate) fn csr_swap(cx: &mut HelperCx<'_, Riscv64>, [insn, value, index, _]: [u64; 4]) -> Result {
-    csr::access(cx, insn, index, true, Update::Replace(value))
+/// `csr_swap(insn, value)`: writes, and gives the old value.
+pub(crate) fn csr_swap(cx: &mut HelperCx<'_, Riscv64>, [insn, value, ..]: [u64; 4]) -> Result {
+    csr::access(cx, insn, true, Update::Replace(value))
 }
 
-/// `csr_set(insn, mask, index)`: sets bits, and gives the old value. Writes even where `mask` is 0.
-pub(crate) fn csr_set(cx: &mut HelperCx<'_, Riscv64>, [insn, mask, index, _]: [u64; 4]) -> Result {
-    csr::access(cx, insn, index, true, Update::Set(mask))
+/// `csr_set(insn, mask)`: sets bits, and gives the old value. Writes even where `mask` is 0.
+pub(crate) fn csr_set(cx: &mut HelperCx<'_, Riscv64>, [insn, mask, ..]: [u64; 4]) -> Result {
+    csr::access(cx, insn, true, Update::Set(mask))
 }
 
-/// `csr_clear(insn, mask, index)`: clears bits, and gives the old value. Writes even where `mask` is 0.
-pub(crate) fn csr_clear(cx: &mut HelperCx<'_, Riscv64>, [insn, mask, index, _]: [u64; 4]) -> Result {
-    csr::access(cx, insn, index, true, Update::Clear(mask))
+/// `csr_clear(insn, mask)`: clears bits, and gives the old value. Writes even where `mask` is 0.
+pub(crate) fn csr_clear(cx: &mut HelperCx<'_, Riscv64>, [insn, mask, ..]: [u64; 4]) -> Result {
+    csr::access(cx, insn, true, Update::Clear(mask))
 }
 
 /// `mark_fs_dirty()`: an instruction is about to write floating-point state while `mstatus.FS` is not dirty.
