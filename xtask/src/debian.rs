@@ -9,11 +9,19 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::manifest::{self, sha256};
 use crate::process;
+use crate::tools::Tool;
 
-/// The keys that sign Debian's archive, from the package `debian-archive-keyring`.
-pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// The keys that sign Debian's archive.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// What this module runs and reads.
+pub(crate) const TOOLS: [Tool; 4] = [
+    Tool::program("apt-get", "apt"),
+    Tool::program("dpkg-deb", "dpkg"),
+    Tool::program("tar", "tar"),
+    Tool::file(KEYRING, "debian-archive-keyring"),
+];
 
 /// An apt root of its own, with one signed Debian suite in it.
 pub(crate) struct Archive {
@@ -112,6 +120,14 @@ impl Package {
             .with_context(|| format!("{} is not a Debian package", self.path.display()))
     }
 
+    /// The first package that this one depends on: what a metapackage stands for.
+    pub(crate) fn first_dependency(&self) -> Result<String> {
+        let depends = self.field("Depends")?;
+        let first = depends.split([' ', ',']).next().unwrap_or_default();
+        ensure!(!first.is_empty(), "{} depends on nothing", self.path.display());
+        Ok(first.to_owned())
+    }
+
     /// The time stamp as a date and time, UTC.
     pub(crate) fn source_date(&self) -> Result<String> {
         let epoch = self.epoch()?;
@@ -131,29 +147,17 @@ impl Package {
         process::run(Command::new("dpkg-deb").arg("--extract").arg(&self.path).arg(folder))
     }
 
-    /// The package as the manifest names it, its source package included.
-    pub(crate) fn describe(&self) -> Result<manifest::Package> {
-        let (name, version) = (self.field("Package")?, self.field("Version")?);
-        // "Source: name (version)", where the version stands only if it differs, and the field if either does.
-        let source = self.field("Source")?;
-        let (source, source_version) = match source.split_once(" (") {
-            Some((source, rest)) => (source.to_owned(), rest.trim_end_matches(')').to_owned()),
-            None if source.is_empty() => (name.clone(), version.clone()),
-            None => (source, version.clone()),
-        };
-        let built_using = Some(self.field("Built-Using")?).filter(|field| !field.is_empty());
-        Ok(manifest::Package {
-            architecture: self.field("Architecture")?,
-            sha256: sha256(&self.bytes()?),
-            name,
-            version,
-            source,
-            source_version,
-            built_using,
-        })
+    /// Unpacks those of the package's files that match one of tar's patterns (`./boot/vmlinux-*`) into a folder.
+    pub(crate) fn unpack_only(&self, patterns: &[&str], folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let mut list = Command::new("dpkg-deb");
+        list.arg("--fsys-tarfile").arg(&self.path);
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(folder).args(["-x", "--wildcards"]).args(patterns);
+        process::pipe(&mut list, &mut tar)
     }
 
-    fn bytes(&self) -> Result<Vec<u8>> {
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>> {
         fs::read(&self.path).with_context(|| format!("cannot read {}", self.path.display()))
     }
 }

@@ -3,10 +3,9 @@
 //! The recipe's inputs stand in `guests/linux` (init, root files, kernel configuration), its output in
 //! `guests/linux/images/<arch>`; everything in between stays below `target/guest`.
 
-mod apt;
 mod arch;
-mod cpio;
-mod initramfs;
+pub(crate) mod cpio;
+pub(crate) mod initramfs;
 mod kernel;
 mod manifest;
 mod toolchain;
@@ -18,12 +17,13 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
 use self::arch::Arch;
-use self::manifest::{Manifest, StoredFile};
+use self::manifest::{Manifest, Package, StoredFile};
+use crate::debian::{Archive, system_mirror};
 
 /// The Debian release whose packages the images are built from.
-const SUITE: &str = "trixie";
+pub(crate) const SUITE: &str = "trixie";
 const KERNEL_PACKAGE: &str = "linux-source-6.12";
-const BUSYBOX_PACKAGE: &str = "busybox-static";
+pub(crate) const BUSYBOX_PACKAGE: &str = "busybox-static";
 /// The highest level that needs no extra window memory in the decompressor.
 const ZSTD_LEVEL: i32 = 19;
 
@@ -80,9 +80,9 @@ fn build(places: &Places, args: &BuildArgs) -> Result<()> {
 
     let mirror = match &args.mirror {
         Some(uri) => uri.clone(),
-        None => apt::system_mirror()?,
+        None => system_mirror()?,
     };
-    let archive = apt::Archive::open(&places.work.join("apt"), &mirror, SUITE, recipe.debian)?;
+    let archive = Archive::open(&places.work.join("apt"), &mirror, SUITE, recipe.debian)?;
     let downloads = places.work.join("download");
     let kernel_package = archive.download(KERNEL_PACKAGE, None, &downloads)?;
     let busybox_package = archive.download(BUSYBOX_PACKAGE, Some(recipe.debian), &downloads)?;
@@ -108,7 +108,7 @@ fn build(places: &Places, args: &BuildArgs) -> Result<()> {
         initramfs: manifest::Initramfs {
             image: StoredFile::store(&directory, "initramfs.cpio.zst", &initramfs, ZSTD_LEVEL)?,
         },
-        packages: vec![kernel_package.describe()?, busybox_package.describe()?],
+        packages: vec![Package::of(&kernel_package)?, Package::of(&busybox_package)?],
     };
     manifest.write(&directory)?;
     print_summary(&directory, &manifest);

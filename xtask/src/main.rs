@@ -1,11 +1,18 @@
 //! `cargo xtask`: the repository's chores. One module a subcommand, one variant in [`Task`] for each.
 
+mod boot;
+mod check;
+mod debian;
 mod guest;
+mod isa;
 mod process;
 mod suites;
+mod tools;
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -17,6 +24,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Run everything that has to pass before a change is proposed; what continuous integration runs
+    Check(check::Command),
+    /// Run the instruction tests of tests/isa on every engine
+    Isa(isa::Command),
+    /// Boot the embedded guest and Debian's stock kernel
+    Boot(boot::Command),
     /// Build and verify the embedded Linux guest images
     #[command(subcommand)]
     Guest(guest::Command),
@@ -26,6 +39,9 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
+        Task::Check(command) => check::run(&command),
+        Task::Isa(command) => isa::run(&command),
+        Task::Boot(command) => boot::run(&command),
         Task::Guest(command) => guest::run(command),
         Task::Suites(command) => suites::run(command),
     }
@@ -35,4 +51,25 @@ fn main() -> anyhow::Result<()> {
 fn repository_root() -> PathBuf {
     let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest_dir.parent().unwrap_or(manifest_dir).to_path_buf()
+}
+
+/// Cargo's target directory: this program runs from `TARGET/debug/xtask`, wherever the configuration puts that.
+fn target_dir() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let folder = program.parent().and_then(Path::parent);
+    folder
+        .map(Path::to_path_buf)
+        .with_context(|| format!("{} is not in a target directory", program.display()))
+}
+
+/// Cargo, the one that started us if one did.
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(repository_root()).stdin(Stdio::null());
+    cargo
+}
+
+/// Builds the release binary, `release/isomer` in the target directory.
+fn build_release() -> anyhow::Result<()> {
+    process::run(cargo().args(["build", "--release", "--package", "isomer"]))
 }

@@ -1,8 +1,11 @@
 //! Running other programs: the command line stands in every error, and its output is never lost.
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -29,6 +32,60 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     }
     let text = String::from_utf8(output.stdout).with_context(|| format!("`{shown}` did not write UTF-8"))?;
     Ok(text.trim_end_matches('\n').to_owned())
+}
+
+/// Runs two programs, the first one's standard output into the second; fails unless both exit with 0.
+pub(crate) fn pipe(from: &mut Command, into: &mut Command) -> Result<()> {
+    let shown = describe(from);
+    let mut source =
+        from.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{shown}`"))?;
+    let output = source.stdout.take().context("a pipe was asked for")?;
+    let sunk = run(into.stdin(output));
+    let status = source.wait().with_context(|| format!("cannot wait for `{shown}`"))?;
+    sunk?;
+    if !status.success() {
+        bail!("`{shown}` failed: {status}");
+    }
+    Ok(())
+}
+
+/// Runs a program with nothing on its standard input and returns what it wrote and how it ended, whatever that is.
+/// One that has not ended by `limit` is killed, which is an error.
+pub(crate) fn output_within(command: &mut Command, limit: Duration) -> Result<Output> {
+    let shown = describe(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{shown}`"))?;
+    // Read while the program runs, so that a full pipe does not stop it.
+    let stdout = child.stdout.take().map(read_to_end);
+    let stderr = child.stderr.take().map(read_to_end);
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if start.elapsed() > limit {
+            child.kill().with_context(|| format!("cannot kill `{shown}`"))?;
+            child.wait()?;
+            bail!("`{shown}` had not ended after {} s, and was killed", limit.as_secs());
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    let collect =
+        |reader: Option<JoinHandle<Vec<u8>>>| reader.and_then(|r| r.join().ok()).unwrap_or_default();
+    Ok(Output { status, stdout: collect(stdout), stderr: collect(stderr) })
+}
+
+fn read_to_end(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is still worth showing.
+        let _ = stream.read_to_end(&mut bytes);
+        bytes
+    })
 }
 
 /// Whether a program of this name stands in a directory of `PATH`.

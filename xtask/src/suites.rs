@@ -4,7 +4,7 @@
 //! end by storing to `tohost` (1: passed). A file `NAME.sig` beside `NAME.elf` is the signature expected between
 //! `begin_signature` and `end_signature`, one 32-bit hexadecimal word a line.
 
-mod bare;
+pub(crate) mod bare;
 
 use anyhow::{Context, bail};
 use bare::{Bare, Verdict};

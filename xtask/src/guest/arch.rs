@@ -2,6 +2,8 @@
 
 use clap::ValueEnum;
 
+use crate::tools::Tool;
+
 /// An instruction set the recipe can build for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Arch {
@@ -25,8 +27,8 @@ pub(crate) struct Recipe {
     pub(crate) kbuild: &'static str,
     /// Prefix of the cross tools, the kernel's `CROSS_COMPILE=`.
     pub(crate) cross: &'static str,
-    /// Debian's package of the cross compiler.
-    pub(crate) compiler_package: &'static str,
+    /// The cross compiler.
+    pub(crate) compiler: Tool,
     /// The kernel's make goal, and the file it leaves below the object folder.
     pub(crate) goal: &'static str,
     pub(crate) image_path: &'static str,
@@ -54,7 +56,7 @@ const RISCV64: Recipe = Recipe {
     debian: "riscv64",
     kbuild: "riscv",
     cross: "riscv64-linux-gnu-",
-    compiler_package: "gcc-riscv64-linux-gnu",
+    compiler: Tool::program("riscv64-linux-gnu-gcc", "gcc-riscv64-linux-gnu"),
     goal: "Image",
     image_path: "arch/riscv/boot/Image",
     image_format: "Image",
@@ -66,7 +68,7 @@ const AARCH64: Recipe = Recipe {
     debian: "arm64",
     kbuild: "arm64",
     cross: "aarch64-linux-gnu-",
-    compiler_package: "gcc-aarch64-linux-gnu",
+    compiler: Tool::program("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     goal: "Image",
     image_path: "arch/arm64/boot/Image",
     image_format: "Image",
@@ -78,7 +80,7 @@ const X86_64: Recipe = Recipe {
     debian: "amd64",
     kbuild: "x86",
     cross: "x86_64-linux-gnu-",
-    compiler_package: "gcc-x86-64-linux-gnu",
+    compiler: Tool::program("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
     goal: "bzImage",
     image_path: "arch/x86/boot/bzImage",
     image_format: "bzImage",
@@ -90,7 +92,7 @@ const PPC64LE: Recipe = Recipe {
     debian: "ppc64el",
     kbuild: "powerpc",
     cross: "powerpc64le-linux-gnu-",
-    compiler_package: "gcc-powerpc64le-linux-gnu",
+    compiler: Tool::program("powerpc64le-linux-gnu-gcc", "gcc-powerpc64le-linux-gnu"),
     goal: "vmlinux",
     image_path: "vmlinux",
     image_format: "vmlinux",

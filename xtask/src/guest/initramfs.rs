@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::apt::Package;
 use super::cpio::Archive;
+use crate::debian::Package;
 
 /// Directories and their permissions. `isomer` receives the files that the host appends.
 const DIRECTORIES: [(&str, u32); 12] = [
@@ -65,13 +65,22 @@ pub(crate) fn build(recipe: &Path, busybox: &[u8]) -> Result<Vec<u8>> {
     for (path, permissions, device) in DEVICES {
         archive.character_device(path, permissions, device)?;
     }
+    add_busybox(&mut archive, busybox)?;
+    add_file(&mut archive, "init", &recipe.join("init"))?;
+    add_tree(&mut archive, &recipe.join("rootfs"), "")?;
+    archive.finish()
+}
+
+/// Adds busybox to the directory `bin`, under the name of each of its applets.
+///
+/// # Errors
+/// When busybox's list of applets is not found.
+pub(crate) fn add_busybox(archive: &mut Archive, busybox: &[u8]) -> Result<()> {
     archive.file("bin/busybox", 0o755, busybox.to_vec())?;
     for applet in applets(busybox)?.iter().filter(|&&applet| applet != "busybox") {
         archive.symlink(&format!("bin/{applet}"), "busybox")?;
     }
-    add_file(&mut archive, "init", &recipe.join("init"))?;
-    add_tree(&mut archive, &recipe.join("rootfs"), "")?;
-    archive.finish()
+    Ok(())
 }
 
 /// The names of the applets: busybox keeps them sorted, each ended by NUL, in one string that begins with `[`.

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::apt::Package;
 use super::arch::Recipe;
 use super::manifest::sha256;
+use crate::debian::Package;
 use crate::process;
 
 /// A built kernel.

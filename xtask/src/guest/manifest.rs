@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::debian;
+
 const FILE: &str = "manifest.toml";
 const HEADER: &str = "# Written by `cargo xtask guest build`; checked by `cargo xtask guest verify`.\n\n";
 
@@ -63,6 +65,30 @@ pub(crate) struct Package {
     /// Other sources that are linked in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) built_using: Option<String>,
+}
+
+impl Package {
+    /// A downloaded package and the source package that its control file names.
+    pub(crate) fn of(package: &debian::Package) -> Result<Self> {
+        let (name, version) = (package.field("Package")?, package.field("Version")?);
+        // "Source: name (version)", where the version stands only if it differs, and the field if either does.
+        let source = package.field("Source")?;
+        let (source, source_version) = match source.split_once(" (") {
+            Some((source, rest)) => (source.to_owned(), rest.trim_end_matches(')').to_owned()),
+            None if source.is_empty() => (name.clone(), version.clone()),
+            None => (source, version.clone()),
+        };
+        let built_using = Some(package.field("Built-Using")?).filter(|field| !field.is_empty());
+        Ok(Self {
+            architecture: package.field("Architecture")?,
+            sha256: sha256(&package.bytes()?),
+            name,
+            version,
+            source,
+            source_version,
+            built_using,
+        })
+    }
 }
 
 impl Manifest {

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use isomer_core::{Bus, Clock, Gpa, GuestMemory};
 use isomer_engine::{EngineKind, Exit, Group, SoftVcpu, Trace, VcpuConfig};
-use isomer_riscv64::Riscv64;
+use isomer_riscv64::{Cpu, Riscv64};
 use object::{Object, ObjectSegment, ObjectSymbol};
 use std::{collections::HashMap, sync::Arc};
 
@@ -86,7 +86,17 @@ impl Bare {
             }
             left = left.saturating_sub(SLICE);
         }
-        Verdict::Hung(isomer_ir::Guest::describe(&*self.guest, self.vcpu.cpu()))
+        Verdict::Hung(self.describe())
+    }
+
+    /// The registers, after a run.
+    pub(crate) fn cpu(&self) -> &Cpu {
+        self.vcpu.cpu()
+    }
+
+    /// The registers for people.
+    pub(crate) fn describe(&self) -> String {
+        isomer_ir::Guest::describe(&*self.guest, self.vcpu.cpu())
     }
 
     /// The words between the signature's symbols.
