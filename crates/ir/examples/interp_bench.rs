@@ -6,9 +6,9 @@ use isomer_ir::{
     Access, Block, Builder, CpuHeader, CpuState, SlotDesc, Terminal, Type, Value,
     block::LinkHint,
     interp::{self, Code, End, Entry, Env, Fault, HostPlace},
-    op::{BinOp, Cond, Op},
+    op::{BinOp, Cond, FmaOp, FpBinOp, FpCond, Op, RmwOp},
     softfloat::{NanRule, Tininess},
-    types::{FpModel, HelperId, MemFlags, MmuIndex, Slot},
+    types::{Align, FpFormat, FpModel, HelperId, MemFlags, MmuIndex, Order, Rounding, Slot},
 };
 use std::{
     collections::HashMap,
@@ -71,7 +71,8 @@ const RAM: usize = 64 << 10;
 struct Machine {
     tlb: Box<[TlbEntry]>,
     jumps: Box<[Jump; 4096]>,
-    _ram: Box<[u64]>,
+    ram: Box<[u64]>,
+    base: u64,
     attention: Arc<AtomicU32>,
     blocks: HashMap<u64, Code>,
 }
@@ -85,7 +86,7 @@ impl Machine {
         let tlb =
             (0..1024).map(|i| if i % 256 < RAM as u64 / PAGE { entry(i % 256) } else { none }).collect();
         let jumps = Box::new([Jump { pc: 1, mode: 0, entry: None }; 4096]);
-        Self { tlb, jumps, _ram: ram, attention: Arc::default(), blocks }
+        Self { tlb, jumps, ram, base, attention: Arc::default(), blocks }
     }
 
     #[inline(always)]
@@ -94,7 +95,7 @@ impl Machine {
     }
 }
 
-// SAFETY: hits lie in `_ram`; blocks stay in `blocks`.
+// SAFETY: hits lie in `ram`; blocks stay in `blocks`.
 unsafe impl Env for Machine {
     type Cpu = Cpu;
     #[inline(always)]
@@ -295,6 +296,55 @@ fn calls() -> Vec<(u64, Block)> {
     vec![(0, body), (0x2000, callee), (8, back)]
 }
 
+/// A matrix product's inner loop, and some of what surrounds such loops.
+fn floats() -> Vec<(u64, Block)> {
+    let body = Lifter::block(|l| {
+        let (fmt, rounding) = (FpFormat::F64, Rounding::Dynamic);
+        l.load(Type::I64, false, 20, 5, 0);
+        l.load(Type::I64, false, 21, 5, 4096);
+        let b = l.insn();
+        let [x, y, z] = [20, 21, 22].map(|n| b.get(Slot(n)));
+        let sum = b.fp_fma(FmaOp::MulAdd, fmt, rounding, [x, y, z]);
+        b.set(Slot(22), sum);
+        let b = l.insn();
+        let [x, y] = [20, 21].map(|n| b.get(Slot(n)));
+        let sum = b.fp_bin(FpBinOp::Add, fmt, rounding, x, y);
+        b.set(Slot(23), sum);
+        let b = l.insn();
+        let [x, y] = [23, 21].map(|n| b.get(Slot(n)));
+        let product = b.fp_bin(FpBinOp::Mul, fmt, rounding, x, y);
+        b.set(Slot(24), product);
+        let b = l.insn();
+        let [x, y] = [23, 24].map(|n| b.get(Slot(n)));
+        let less = b.fp_compare(FpCond::Lt, fmt, true, x, y);
+        let less = b.zext(Type::I64, less);
+        b.set(Slot(12), less);
+        l.ri(BinOp::Add, 5, 5, 8);
+        l.ri(BinOp::And, 5, 5, 4095);
+        l.branch(Cond::Ne, 9, 0, 0);
+    });
+    vec![(0, body)]
+}
+
+/// A counter behind a lock, and a helper.
+fn atomics() -> Vec<(u64, Block)> {
+    let body = Lifter::block(|l| {
+        let flags = MemFlags::plain(MmuIndex(1)).align(Align::Natural).order(Order::AcqRel);
+        let b = l.insn();
+        let (addr, one) = (b.get(Slot(5)), b.iconst(Type::I32, 1));
+        let old = b.rmw(RmwOp::Add, addr, one, flags);
+        let old = b.sext(Type::I64, old);
+        b.set(Slot(10), old);
+        l.ri(BinOp::Add, 11, 10, 1);
+        let b = l.insn();
+        let arg = b.get(Slot(11));
+        let result = b.call(HelperId(0), &[arg], Type::I64);
+        b.set(Slot(12), result);
+        l.branch(Cond::Ne, 9, 0, 0);
+    });
+    vec![(0, body)]
+}
+
 fn measure(name: &str, blocks: Vec<(u64, Block)>, time: Duration) {
     let compiled = blocks.iter().map(|(offset, block)| {
         let code = Code::compile(block).expect("the loop fits");
@@ -303,6 +353,12 @@ fn measure(name: &str, blocks: Vec<(u64, Block)>, time: Duration) {
     let mut machine = Machine::new(compiled.collect());
     let mut cpu = Cpu { header: CpuHeader { pc: CODE, ..CpuHeader::default() }, x: [0; 32] };
     (cpu.x[9], cpu.x[10]) = (1, 27);
+    for i in 0..RAM as u64 / 8 {
+        machine.ram[(machine.base - machine.ram.as_ptr().addr() as u64 + i * 8) as usize / 8] =
+            (1.0 + 1.0 / (i + 3) as f64).to_bits();
+    }
+    // As after the first inexact operation.
+    cpu.header.fp_flags = 1;
     // The best of many short runs: whatever else the host does only slows them.
     let (start, mut best) = (Instant::now(), 0f64);
     while start.elapsed() < time {
@@ -339,5 +395,7 @@ fn main() {
     measure("memory", memory(), time);
     measure("branches", branches(), time);
     measure("calls", calls(), time);
+    measure("floats", floats(), time);
+    measure("atomics", atomics(), time);
     measure_compile(time);
 }

@@ -354,7 +354,7 @@ impl Emitter<'_> {
             (false, Opnd::Raw(field)) => field,
             (false, _) => 0,
         };
-        let imm = if matches!(c, Opnd::None | Opnd::Raw(_)) { imm } else { i32::from(uc) };
+        let imm = if matches!(c, Opnd::None | Opnd::Raw(_)) { imm } else { imm | i32::from(uc) };
         self.word(opc, d, ua, ub, imm);
         if has_result {
             self.drop_unused(result, d);

@@ -10,6 +10,7 @@ mod cold;
 mod emit;
 mod env;
 mod facts;
+mod float;
 mod memory;
 mod run;
 mod select;

@@ -9,11 +9,13 @@ use super::{
     cold::run_cold,
     emit::ZERO_UNIT,
     env::{Env, Fault},
+    float,
     memory::{LOAD, STORE},
     word::{Extra, Opc, Word},
 };
 use crate::{
     guest::Access,
+    softfloat::{F32, F64},
     state::CpuHeader,
     types::{Align, HelperId, MemFlags, MmuIndex},
 };
@@ -293,6 +295,8 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                     Opc::St32 => store!(w, 4, AtomicU32, u32),
                     Opc::St64 => store!(w, 8, AtomicU64, u64),
 
+                    Opc::Fp32 => float_op::<F32>(units, w, header, meta_of(base)),
+                    Opc::Fp64 => float_op::<F64>(units, w, header, meta_of(base)),
                     Opc::Cold => fault_unless!(run_cold(env, cpu, &*meta_of(base), w.imm as usize)),
                     Opc::Call => {
                         let args = (*ip.cast::<u64>() as u32).to_le_bytes().map(|unit| r!(unit));
@@ -423,6 +427,17 @@ fn deposit(a: u64, b: u64, lo: u8, len: u8) -> u64 {
 unsafe fn meta_of(base: *const u64) -> *const Meta {
     // SAFETY: the first word of a block is its meta's exposed address.
     std::ptr::with_exposed_provenance(unsafe { *base } as usize)
+}
+
+/// Runs a floating-point operation.
+#[inline(never)]
+unsafe fn float_op<F: float::Number>(units: *mut u64, w: Word, header: *mut CpuHeader, meta: *const Meta) {
+    // SAFETY: as in `run`, whose state this is. A missing operand's unit is 0, which may be read.
+    unsafe {
+        let operands = [w.a, w.b, w.imm as u8].map(|unit| *units.add(usize::from(unit)));
+        let value = float::compute::<F>(w.imm, operands, (*meta).fp, &mut *header);
+        *units.add(usize::from(w.d)) = value;
+    }
 }
 
 fn flags_of(plain: u8) -> MemFlags {

@@ -4,12 +4,13 @@
 use super::{
     emit::is_sign_extension,
     facts::{Ext, Facts, Opnd, SEXT, ZEXT, is_plain, sign_extend},
+    float,
     word::Opc,
 };
 use crate::{
     block::Terminal,
     op::{BinOp, Cond, Op, UnOp},
-    types::{Align, MemFlags, Type, Value},
+    types::{Align, FpFormat, MemFlags, Type, Value},
 };
 
 /// What an instruction becomes.
@@ -17,7 +18,8 @@ use crate::{
 pub(super) enum Sel {
     /// Nothing: not needed, or computed by its users.
     Nothing,
-    /// `opc d, a, b, imm`. `c` is a third operand: a unit goes into `imm`, a raw field into `d`.
+    /// `opc d, a, b, imm`. `c` is a third operand: a unit goes into the low byte of `imm`,
+    /// a raw field into `d`.
     Hot { opc: Opc, a: Opnd, b: Opnd, c: Opnd, imm: i32 },
     /// A guest code address.
     PcRel(i64),
@@ -221,8 +223,22 @@ impl<'a> Selector<'a> {
                 let (a, b) = (self.unit(c), self.unit(value));
                 hot(Opc::TrapIf, a, b, code as i32)
             }
-            _ => None,
+            _ => self.float(op),
         }
+    }
+
+    fn float(&mut self, op: &Op) -> Option<Sel> {
+        let (fmt, imm) = float::encode(op, self.facts.block.fp)?;
+        let opc = if fmt == FpFormat::F32 { Opc::Fp32 } else { Opc::Fp64 };
+        let mut operands = [Opnd::None; 3];
+        let mut slots = operands.iter_mut();
+        op.for_each_operand(|v| {
+            if let Some(slot) = slots.next() {
+                *slot = self.unit(v);
+            }
+        });
+        let [a, b, c] = operands;
+        Some(Sel::Hot { opc, a, b, c, imm })
     }
 
     /// Base and displacement.

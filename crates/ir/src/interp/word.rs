@@ -61,6 +61,8 @@ pub(super) enum Opc {
     Ld8U, Ld8S, Ld16U, Ld16S, Ld32U, Ld32S, Ld64,
     // memory at a + imm = b; d: see `plain_flags`
     St8, St16, St32, St64,
+    // d = a operation on binary32 or binary64 numbers a, b and a third: see `float`
+    Fp32, Fp64,
     // everything else: entry imm of the block's table
     Cold,
     // d = helper imm (a, b: instruction's number in the block); next word: the arguments' units

@@ -37,7 +37,12 @@ impl Rng {
     }
     /// Bits that make trouble more often than chance would.
     pub(super) fn bits(&mut self) -> u64 {
-        match self.below(8) {
+        match self.below(11) {
+            8 => (self.below(4000) as f64 / 8.0 - 250.0).to_bits(),
+            9 => u64::from((self.below(4000) as f32 / 8.0 - 250.0).to_bits()) | !0 << 32,
+            // Anywhere near a boundary of some format.
+            10 => (self.pick(&[0u64, 0x38, 0x43, 0x41, 0x47, 0x7f, 0xc3]) << 56)
+                .wrapping_add(self.below(1 << 54)),
             0 => self.below(70),
             1 => (self.below(70) as i64 - 70) as u64,
             2 => 1 << self.below(64),
@@ -522,7 +527,8 @@ fn random_cpu(seed: u64) -> Cpu {
     cpu.near.iter_mut().chain(&mut cpu.far).for_each(|word| *word = rng.bits());
     cpu.header.pc = 0x4000_0ff0;
     cpu.header.insns = 1000;
-    cpu.header.rounding = rng.below(5) as u8;
+    cpu.header.rounding = rng.below(5) as u8 * rng.below(2) as u8;
+    cpu.header.fp_flags = rng.below(2) as u8;
     cpu.header.temps.fill(0xdead_beef_dead_beef);
     cpu
 }
