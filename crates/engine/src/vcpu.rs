@@ -88,7 +88,7 @@ pub enum FirmwareResult {
     PowerOff,
     /// Sleep until an interrupt, then go on.
     Wait,
-    /// The machine is stopping; the request is with the machine already.
+    /// The machine is stopping, the request is with the machine already: this vCPU runs no more.
     Stop,
     /// Not mine: take the trap as the architecture says.
     Decline,
@@ -383,9 +383,8 @@ impl<G: Guest> SoftVcpu<G> {
             match firmware.call(cx) {
                 FirmwareResult::Continue => {}
                 FirmwareResult::ContinueAfter(tickets) => self.awaited = tickets,
-                FirmwareResult::PowerOff => self.peer.set_powered(false),
+                FirmwareResult::PowerOff | FirmwareResult::Stop => self.peer.set_powered(false),
                 FirmwareResult::Wait => self.wait = true,
-                FirmwareResult::Stop => self.env.request_attention(),
                 FirmwareResult::Decline => self.take(trap),
             }
             self.env.request_attention();

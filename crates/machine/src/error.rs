@@ -78,7 +78,10 @@ pub enum MachineError {
     Wiring(String),
     /// The host refuses a thread, a descriptor.
     #[error("the host refuses {what}: {source}")]
-    #[diagnostic(code(isomer::machine::host), help("raise the limits on processes and open files (ulimit -u, ulimit -n)"))]
+    #[diagnostic(
+        code(isomer::machine::host),
+        help("raise the limits on processes and open files (ulimit -u, ulimit -n)")
+    )]
     Host {
         /// What was asked of it.
         what: &'static str,

@@ -130,7 +130,15 @@ impl Machine {
         let (sender, events) = channel();
         let mut parts = boards::build(spec, host, sender.clone())?;
         let resize = parts.resize.take().map_or_else(|| Arc::new(|_, _| ()) as _, Arc::from);
-        Ok(Self { parts, threads: Vec::new(), events, sender, stats: Arc::default(), command_exit: None, resize })
+        Ok(Self {
+            parts,
+            threads: Vec::new(),
+            events,
+            sender,
+            stats: Arc::default(),
+            command_exit: None,
+            resize,
+        })
     }
 
     /// Takes console input.

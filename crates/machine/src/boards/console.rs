@@ -12,18 +12,18 @@ use isomer_devices::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender};
 
 /// A virtio console and the host's ends of it.
-pub struct VirtioTerminal {
+pub(super) struct VirtioTerminal {
     /// The device, to be attached.
-    pub device: VirtioConsole,
+    pub(super) device: VirtioConsole,
     /// Takes input: the terminal's, or the command's.
-    pub input: Arc<dyn CharInput>,
+    pub(super) input: Arc<dyn CharInput>,
     /// For the terminal's size.
-    pub handle: ConsoleHandle,
+    pub(super) handle: ConsoleHandle,
 }
 
 /// Makes the console of `spec`: one port, or the command's four beside it. The control port comes last because the
 /// guest's init waits for it.
-pub fn virtio(spec: &Spec, host: Host, events: &Sender<Event>) -> VirtioTerminal {
+pub(super) fn virtio(spec: &Spec, host: Host, events: &Sender<Event>) -> VirtioTerminal {
     let mut ports = vec![PortOptions::console(host.console)];
     let mut input = 0;
     if spec.command.is_some() {
@@ -52,11 +52,11 @@ fn discard() -> (Box<dyn CharOutput>, Box<dyn CharOutput>) {
 
 /// One output for several writers: a firmware's console and a kernel's are the same terminal.
 #[derive(Clone)]
-pub struct SharedOutput(Arc<Mutex<Box<dyn CharOutput>>>);
+pub(super) struct SharedOutput(Arc<Mutex<Box<dyn CharOutput>>>);
 
 impl SharedOutput {
     /// Shares `output`.
-    pub fn new(output: Box<dyn CharOutput>) -> Self {
+    pub(super) fn new(output: Box<dyn CharOutput>) -> Self {
         Self(Arc::new(Mutex::new(output)))
     }
 

@@ -31,8 +31,11 @@ fn check(spec: &Spec) -> Result<(), MachineError> {
     if spec.memory_bytes < LEAST_MEMORY {
         return memory("too little to boot anything".into(), "use --memory 128M or more".into());
     }
-    if spec.memory_bytes % isomer_core::PAGE_SIZE != 0 {
-        return memory("not a multiple of 4 KiB".into(), "use a whole number of MiB or GiB, as in 512M".into());
+    if !spec.memory_bytes.is_multiple_of(isomer_core::PAGE_SIZE) {
+        return memory(
+            "not a multiple of 4 KiB".into(),
+            "use a whole number of MiB or GiB, as in 512M".into(),
+        );
     }
     let host_bytes = host_memory_bytes();
     if spec.memory_bytes > host_bytes {

@@ -1,19 +1,20 @@
 //! The `riscv64-virt` board: memory map and devices of QEMU's `virt` machine (`hw/riscv/virt.c`), so that stock
 //! firmware and kernels run.
 
+use super::console::{self, SharedOutput};
 use crate::{
     Boot, Console, EngineChoice, MachineError, Spec, Transport, embedded,
     fdt::{self, Chosen, FdtBuilder, FdtError},
     firmware::sbi::{self, Sbi},
     lifecycle::{Event, Host, Parts},
     loader::{
-        Firmware, Kernel, NextMode, Occupied, RISCV64, Span, check_overlaps, load_initrd, place_fdt, place_initrd,
-        reset_vector,
+        Firmware, Kernel, NextMode, Occupied, RISCV64, Span, check_overlaps, load_initrd, place_fdt,
+        place_initrd, reset_vector,
     },
 };
-use super::console::{self, SharedOutput};
 use isomer_core::{
-    Bus, Clock, Device, DynDevice, Gpa, GuestMemory, IrqLine, Placement, Timers, VcpuSignal, bus::SharedDevice,
+    Bus, Clock, Device, DynDevice, Gpa, GuestMemory, IrqLine, Placement, Timers, VcpuSignal,
+    bus::SharedDevice,
 };
 use isomer_devices::{
     aclint::Clint,
@@ -127,7 +128,9 @@ impl Wiring {
                 self.place_slot(Arc::new(Mutex::new(device)))
             }
             Transport::Mmio => Err(MachineError::Spec {
-                why: format!("the board has {VIRTIO_SLOTS} virtio-mmio slots, and more devices were asked for"),
+                why: format!(
+                    "the board has {VIRTIO_SLOTS} virtio-mmio slots, and more devices were asked for"
+                ),
                 fix: "use fewer --disk options, or --transport pci".into(),
             }),
         }
@@ -181,10 +184,17 @@ pub fn build(spec: &Spec, mut host: Host, events: Sender<Event>) -> Result<Parts
     host.console = Box::new(output.clone());
     let (input, resize) = consoles(spec, host, &events, &mut wiring)?;
     for disk in &spec.disks {
-        let options =
-            ImageOptions { format: disk.format, read_only: disk.read_only, ephemeral: disk.ephemeral, ..Default::default() };
+        let options = ImageOptions {
+            format: disk.format,
+            read_only: disk.read_only,
+            ephemeral: disk.ephemeral,
+            ..Default::default()
+        };
         let image = Arc::new(Image::open(&disk.path, &options)?);
-        wiring.attach(VirtioBlk::new(image, &BlkOptions { queues: spec.cpus as u16, ..BlkOptions::default() }))?;
+        wiring.attach(VirtioBlk::new(
+            image,
+            &BlkOptions { queues: spec.cpus as u16, ..BlkOptions::default() },
+        ))?;
     }
     wiring.attach(VirtioRng::new())?;
     while wiring.mmio_slot < VIRTIO_SLOTS {
@@ -244,7 +254,12 @@ type Input = Arc<dyn CharInput>;
 type Resize = Option<Box<dyn Fn(u16, u16) + Send + Sync>>;
 
 /// The serial port, and the virtio console where the guest uses one. Exactly one of them is the user's terminal.
-fn consoles(spec: &Spec, host: Host, events: &Sender<Event>, wiring: &mut Wiring) -> Result<(Input, Resize), MachineError> {
+fn consoles(
+    spec: &Spec,
+    host: Host,
+    events: &Sender<Event>,
+    wiring: &mut Wiring,
+) -> Result<(Input, Resize), MachineError> {
     let irq = wiring.irq(UART_IRQ);
     match spec.console() {
         Console::Serial => {
@@ -252,7 +267,8 @@ fn consoles(spec: &Spec, host: Host, events: &Sender<Event>, wiring: &mut Wiring
             let uart = Uart16550::new(irq, host.console, Box::new(move || waker.wake()));
             let uart = Arc::new(Mutex::new(uart));
             wiring.place("serial", uart.clone(), &[&UART], &[UART_IRQ])?;
-            let receive = move |bytes: &[u8]| uart.lock().unwrap_or_else(PoisonError::into_inner).receive(bytes);
+            let receive =
+                move |bytes: &[u8]| uart.lock().unwrap_or_else(PoisonError::into_inner).receive(bytes);
             Ok((Arc::new(receive), None))
         }
         Console::Virtio => {
@@ -284,7 +300,8 @@ fn boot(
         Some(bytes) => Some(Firmware::load(&RISCV64, bytes, memory, Gpa(DRAM))?),
         None => None,
     };
-    let floor = firmware.map_or(Gpa(DRAM + KERNEL_OFFSET), |loaded| loaded.span.end.max(Gpa(DRAM + KERNEL_OFFSET)));
+    let floor =
+        firmware.map_or(Gpa(DRAM + KERNEL_OFFSET), |loaded| loaded.span.end.max(Gpa(DRAM + KERNEL_OFFSET)));
     taken.extend(firmware.map(|loaded| Occupied { name: "firmware", span: loaded.span }));
     let kernel = match &files.kernel {
         Some(bytes) => Some(Kernel::load(&RISCV64, bytes, memory, floor, firmware.is_some())?),
@@ -303,7 +320,8 @@ fn boot(
     taken.extend(initrd.map(|span| Occupied { name: "initrd", span }));
 
     let append = spec.append.clone().unwrap_or_else(|| files.append.to_owned());
-    let blob = device_tree(spec, guest, wiring, &append, initrd).map_err(|e| MachineError::Wiring(e.to_string()))?;
+    let blob =
+        device_tree(spec, guest, wiring, &append, initrd).map_err(|e| MachineError::Wiring(e.to_string()))?;
     let fdt = place_fdt(ram, &taken, blob.len() as u64)?;
     memory.write(fdt, &blob)?;
 
@@ -364,7 +382,8 @@ impl BootFiles {
         match &spec.boot {
             Boot::Embedded => {
                 let guest = embedded::guest(spec.arch, spec.command.as_deref());
-                let guest = guest.map_err(|source| MachineError::Host { what: "to unpack the embedded guest", source })?;
+                let guest = guest
+                    .map_err(|source| MachineError::Host { what: "to unpack the embedded guest", source })?;
                 let guest = guest.ok_or_else(|| MachineError::Spec {
                     why: format!("there is no embedded guest for {}", spec.arch.name()),
                     fix: "give a kernel with --kernel".into(),
