@@ -185,7 +185,8 @@ impl Switch {
     pub(crate) fn connect(&self, device: Arc<dyn CharInput>) {
         let mut state = lock(&self.0.state);
         state.device = Some(device.clone());
-        let ended = state.ended;
+        // Where a key says the end, it goes on being sent; a device told of the end would take no more of it.
+        let ended = state.ended && self.0.end_key.is_none();
         drop(state);
         if ended {
             device.end_of_input();
@@ -403,10 +404,14 @@ mod tests {
     fn a_terminal_learns_of_the_end_by_key_until_it_goes() {
         let switch = Switch::new(InputWaker::new().unwrap(), Some(CTRL_D));
         let device = Arc::new(Device::default());
-        switch.connect(device.clone());
         let copy = switch.clone();
         let pump = thread::spawn(move || copy.end_of_input());
-        thread::sleep(END_INTERVAL + Duration::from_millis(200));
+        // The machine may come after the end, as with /dev/null.
+        while !lock(&switch.0.state).ended {
+            thread::yield_now();
+        }
+        switch.connect(device.clone());
+        thread::sleep(2 * END_INTERVAL + Duration::from_millis(200));
         switch.close();
         pump.join().unwrap();
         let (keys, ends) = &*lock(&device.0);

@@ -73,6 +73,7 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(report::stderr_has_colour())
         // A closed standard error must not become a panic.
         .log_internal_errors(false)
         .init();

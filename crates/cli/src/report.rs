@@ -116,7 +116,7 @@ pub(crate) fn error(error: &dyn Diagnostic, format: Format) {
 fn render(error: &dyn Diagnostic, terminal: bool) -> String {
     let mut text = String::new();
     if terminal {
-        let theme = match std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        let theme = match no_colour() {
             true => GraphicalTheme::unicode_nocolor(),
             false => GraphicalTheme::unicode(),
         };
@@ -133,6 +133,16 @@ fn render(error: &dyn Diagnostic, terminal: bool) -> String {
         text.push_str(&format!("\n  fix: {help}"));
     }
     text
+}
+
+/// The convention of no-color.org.
+fn no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// May messages on standard error be coloured?
+pub(crate) fn stderr_has_colour() -> bool {
+    io::stderr().is_terminal() && !no_colour()
 }
 
 /// A line on standard error. That nobody listens is no reason to fail.

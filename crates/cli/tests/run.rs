@@ -198,6 +198,32 @@ fn a_shell_on_a_pipe_ends_with_its_input() {
     let ran = run_with_input(&["run"], b"echo $((6 * 7)) from $(uname -m)\n");
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(ran.stdout.contains("42 from riscv64"), "{}", ran.stdout);
+    // Over before it began.
+    let ran = run(&["run"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+}
+
+#[test]
+fn a_slow_reader_gets_everything() {
+    let mut child = isomer(&["run", "--", "seq", "1", "100000"]).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    // Time enough for the guest to run into full buffers.
+    thread::sleep(Duration::from_secs(6));
+    let mut output = String::new();
+    stdout.read_to_string(&mut output).unwrap();
+    assert_eq!(finish(child).code, Some(0));
+    assert!(output.lines().map(|line| line.parse::<u32>().unwrap()).eq(1..=100_000));
+}
+
+#[test]
+fn log_settings_with_mistakes_are_named_and_left_aside() {
+    let ran = finish(isomer(&["run", "--cpus", "0"]).env("ISOMER_LOG", "a=b=c").spawn().unwrap());
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr.contains("ISOMER_LOG is left aside") && !ran.stderr.contains('\x1b'),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
