@@ -155,11 +155,6 @@ impl Blocks {
         BlockRef(NonNull::from(&**block))
     }
 
-    /// Does this vCPU hold blocks of this generation of the granule?
-    pub(crate) fn holds(&self, gpa: Gpa, generation: u32) -> bool {
-        self.granules.get(&gpa.page_number()).is_some_and(|granule| granule.generation == generation)
-    }
-
     /// Drops blocks whose code was overwritten; true if there were any.
     pub(crate) fn drop_stale(&mut self, memory: &GuestMemory) -> bool {
         self.drop_where(|number, granule| {
@@ -195,7 +190,7 @@ impl Blocks {
 }
 
 /// The present generation of the granule at `gpa`, if it is RAM.
-fn generation_of(memory: &GuestMemory, gpa: Gpa) -> Option<u32> {
+pub(crate) fn generation_of(memory: &GuestMemory, gpa: Gpa) -> Option<u32> {
     let region = memory.region(gpa.page_base(), isomer_core::PAGE_SIZE)?;
     Some(region.code.generation(gpa.0 - region.gpa.0))
 }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::{
-    blocks::{BlockRef, Blocks, Form},
+    blocks::{BlockRef, Blocks, Form, generation_of},
     group::{Group, Request},
     jump_cache::JumpCache,
     phys::Phys,
@@ -18,6 +18,7 @@ use isomer_ir::{
     passes,
     types::{HelperId, MemFlags, MmuIndex},
 };
+use rustc_hash::FxHashMap;
 use std::{
     ptr::NonNull,
     sync::{
@@ -35,6 +36,13 @@ pub(crate) enum Lookup<G: Guest> {
     Block(BlockRef),
     /// The fetch traps.
     Trap(G::Trap),
+}
+
+/// How far the other vCPUs are with noticing stores to a granule.
+struct Protection {
+    generation: u32,
+    /// Who has not confirmed yet: `(vCPU, ticket)`.
+    unconfirmed: Vec<(usize, u64)>,
 }
 
 /// One vCPU's surroundings.
@@ -55,6 +63,8 @@ pub(crate) struct VcpuEnv<G: Guest> {
     /// Look at everything before the next slice although nobody kicked us.
     attention: bool,
     code_epoch: u64,
+    /// By granule, for this vCPU's own translations.
+    protections: FxHashMap<u64, Protection>,
     /// A code fence was executed: carry it out before the next slice.
     sync: bool,
 }
@@ -87,6 +97,7 @@ impl<G: Guest> VcpuEnv<G> {
             wait: false,
             attention: true,
             code_epoch: 0,
+            protections: FxHashMap::default(),
             sync: false,
         }
     }
@@ -124,6 +135,11 @@ impl<G: Guest> VcpuEnv<G> {
             if self.blocks.drop_stale(&self.phys.memory) {
                 self.jump_cache.clear();
             }
+            // What was overwritten is marked anew, in a new generation, if it is translated again.
+            let memory = &self.phys.memory;
+            self.protections.retain(|&page, known| {
+                generation_of(memory, Gpa(page << isomer_core::PAGE_SHIFT)) == Some(known.generation)
+            });
         }
     }
 
@@ -277,21 +293,30 @@ impl<G: Guest> VcpuEnv<G> {
     fn mark_code(&mut self, gpa: Gpa) -> Option<(Vec<u8>, u32, bool)> {
         let (region, _) = self.phys.granule(gpa)?;
         let offset = gpa.0 - region.gpa.0;
-        let marked = region.code.has_code(offset);
         let generation = region.code.mark(offset);
-        let mut provisional = false;
-        // Blocks of this generation here mean that everybody was told when the first was made.
-        if !(marked && self.blocks.holds(gpa, generation)) {
-            self.tlb.protect(gpa);
-            let peers = self.group.peers().iter().enumerate().filter(|&(peer, _)| peer != self.index);
-            for (_, shared) in peers.filter(|(_, shared)| shared.is_powered()) {
-                provisional = true;
-                shared.post(Request::Protect(gpa));
-            }
-        }
+        let provisional = !self.is_protected(gpa, generation);
         let mut bytes = vec![0; (PAGE_SIZE - gpa.page_offset()) as usize];
         self.phys.memory.read(gpa, &mut bytes).ok()?;
         Some((bytes, generation, provisional))
+    }
+
+    /// Has every vCPU confirmed that it notices stores to the granule at `gpa`? Asks them to, once a generation.
+    fn is_protected(&mut self, gpa: Gpa, generation: u32) -> bool {
+        let peers = self.group.peers();
+        let known =
+            self.protections.get_mut(&gpa.page_number()).filter(|known| known.generation == generation);
+        if let Some(known) = known {
+            known.unconfirmed.retain(|&(peer, ticket)| !peers[peer].is_done(ticket));
+            return known.unconfirmed.is_empty();
+        }
+        self.tlb.protect(gpa);
+        let others =
+            peers.iter().enumerate().filter(|&(peer, shared)| peer != self.index && shared.is_powered());
+        let unconfirmed: Vec<_> =
+            others.map(|(peer, shared)| (peer, shared.post(Request::Protect(gpa)))).collect();
+        let alone = unconfirmed.is_empty();
+        self.protections.insert(gpa.page_number(), Protection { generation, unconfirmed });
+        alone
     }
 
     // --- translation
