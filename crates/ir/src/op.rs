@@ -487,9 +487,15 @@ impl Op {
 
     /// The same operation with every operand replaced.
     #[must_use]
-    pub fn clone_with(&self, mut f: impl FnMut(Value) -> Value) -> Self {
+    pub fn clone_with(&self, f: impl FnMut(Value) -> Value) -> Self {
         let mut op = *self;
-        match &mut op {
+        op.map_operands(f);
+        op
+    }
+
+    /// Replaces every operand, in order.
+    pub fn map_operands(&mut self, mut f: impl FnMut(Value) -> Value) {
+        match self {
             Self::InsnStart { .. }
             | Self::Const { .. }
             | Self::ConstVec { .. }
@@ -542,7 +548,6 @@ impl Op {
             }
             Self::Call { args, .. } => *args = args.map(|a| a.map(&mut f)),
         }
-        op
     }
 
     /// Computes only from its operands: may be merged, moved, or dropped when unused. Floating point is not

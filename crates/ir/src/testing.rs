@@ -74,7 +74,7 @@ pub(crate) fn blocks() -> impl Strategy<Value = Block> {
 
 /// Well-formed blocks of integer operations on few values and few constants, where folding finds much to do.
 pub(crate) fn integer_blocks() -> impl Strategy<Value = Block> {
-    proptest::collection::vec(any::<u64>(), 20..120).prop_map(|numbers| block_from(&numbers, true))
+    proptest::collection::vec(any::<u64>(), 40..240).prop_map(|numbers| block_from(&numbers, true))
 }
 
 /// The block that `numbers` stand for.
@@ -93,6 +93,9 @@ fn block_from(numbers: &[u64], focused: bool) -> Block {
         if focused { maker.focused_step() } else { maker.step() }
     }
     maker.end();
+    if focused {
+        maker.show_all();
+    }
     maker.b.finish()
 }
 
@@ -311,7 +314,7 @@ impl Maker<'_> {
         }
     }
 
-    /// Computes something, or shows recent values to the outside.
+    /// Computes something.
     fn focused_step(&mut self) {
         match self.choices.below(10) {
             0..=3 => self.integer(),
@@ -323,10 +326,25 @@ impl Maker<'_> {
                 self.push(Op::Load { ty, mem, signed, addr, flags });
             }
             7 => self.signed_less(),
-            _ => {
-                let args = [Type::I64, Type::I8, Type::I32, Type::I64].map(|ty| Some(self.value(ty)));
-                self.push(Op::Call { helper: HelperId(2), args, result: None });
+            8 => {
+                self.truth();
             }
+            _ => {
+                let ty = self.int();
+                let c = self.value(Type::I8);
+                let (a, b) = (self.value(ty), self.value(ty));
+                self.push(Op::Select { ty, c, a, b });
+            }
+        }
+    }
+
+    /// Passes every integer to a helper.
+    fn show_all(&mut self) {
+        let ints: Vec<u32> =
+            (0..self.types.len() as u32).filter(|&v| self.types[v as usize].is_int()).collect();
+        for few in ints.chunks(4) {
+            let args = std::array::from_fn(|i| few.get(i).map(|&v| Value(v)));
+            self.push(Op::Call { helper: HelperId(1), args, result: None });
         }
     }
 
@@ -666,7 +684,7 @@ impl Run<'_> {
         if effects(helper) != Effects::Pure {
             let cpu = self.outcome.cpu.clone();
             hash = cpu.iter().fold(hash, |hash, &byte| scramble(hash, byte.into()));
-            let text = format!("call {helper:?} {operands:x?} {result} {cpu:?}");
+            let text = format!("call {helper:?} {operands:x?} {result} {hash:x}");
             match effects(helper) {
                 Effects::Any => self.event(text)?,
                 _ => self.outcome.events.push(text),

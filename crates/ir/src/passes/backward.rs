@@ -1,6 +1,6 @@
 //! The backward sweep: which operations stay.
 
-use super::{Optimizer, slots::SlotLayout};
+use super::{Optimizer, result_count, slots::SlotLayout};
 use crate::{
     block::Block,
     guest::Effects,
@@ -59,7 +59,7 @@ impl Optimizer {
             self.used[v.0 as usize] = true;
         }
         for index in (0..count).rev() {
-            if self.is_live(block, index) {
+            if self.is_live(index) {
                 self.live[index] = true;
                 self.narrow(index);
                 let used = &mut self.used;
@@ -68,9 +68,10 @@ impl Optimizer {
         }
     }
 
-    fn is_live(&mut self, block: &Block, index: usize) -> bool {
-        let inst = self.code.insts[index];
-        let used = |optimizer: &Self| block.results(&inst).any(|(v, _)| optimizer.used[v.0 as usize]);
+    fn is_live(&mut self, index: usize) -> bool {
+        let inst = &self.code.insts[index];
+        let first = inst.first.0 as usize;
+        let used = |used: &[bool]| used[first..first + result_count(&inst.op)].contains(&true);
         match inst.op {
             Op::Set { slot, .. } => {
                 let dead = self.overwritten.contains(slot) && !self.layout.in_header(slot);
@@ -80,21 +81,21 @@ impl Optimizer {
                 !dead
             }
             Op::Get { slot } => {
-                let live = used(self);
+                let live = used(&self.used);
                 if live {
                     self.overwritten.read(&self.layout, slot);
                 }
                 live
             }
             Op::Call { helper, .. } => match (self.facts.effects)(helper) {
-                Effects::Pure => used(self),
+                Effects::Pure => used(&self.used),
                 Effects::ReadsState | Effects::Any => {
                     self.overwritten.all_seen();
                     true
                 }
             },
-            op if op.is_pure() => used(self),
-            op => {
+            ref op if op.is_pure() => used(&self.used),
+            ref op => {
                 if op.may_fault() {
                     self.overwritten.all_seen();
                 }
@@ -105,7 +106,7 @@ impl Optimizer {
 
     /// Flags that nobody reads cost nothing: a sum or difference, or only a borrow, needs an ordinary operation.
     fn narrow(&mut self, index: usize) {
-        let inst = self.code.insts[index];
+        let inst = &self.code.insts[index];
         let (carry, narrowed) = match inst.op {
             Op::AddCarry { ty, a, b, carry } => (carry, Op::Binary { op: BinOp::Add, ty, a, b }),
             Op::SubBorrow { ty, a, b, borrow } => (borrow, Op::Binary { op: BinOp::Sub, ty, a, b }),
@@ -115,8 +116,9 @@ impl Optimizer {
         if self.code.konst(carry) != Some(0) || used(2) {
             return;
         }
+        let (value, borrow) = (used(0), used(1));
         let inst = &mut self.code.insts[index];
-        match (inst.op, used(0), used(1)) {
+        match (inst.op, value, borrow) {
             (_, _, false) => inst.op = narrowed,
             (Op::SubBorrow { ty, a, b, .. }, false, true) => {
                 inst.op = Op::Compare { cond: Cond::LtU, ty, a, b };

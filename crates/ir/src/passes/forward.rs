@@ -1,11 +1,11 @@
 //! The forward sweep: folds operations, reads slots from values already known, computes equal operations once.
 
-use super::{Optimizer, fold::Folded, slots::SlotLayout};
+use super::{Optimizer, fold::Folded, result_count, slots::SlotLayout};
 use crate::{
     block::{Block, Inst, LinkHint, Terminal},
     guest::Effects,
     op::{Cond, Op},
-    types::{Slot, Value},
+    types::{Slot, Type, Value},
 };
 
 /// The value each slot is known to hold.
@@ -54,11 +54,13 @@ impl Optimizer {
         self.names.clear();
         self.names.resize(block.value_types.len(), Value(0));
         for inst in &block.insts {
-            let op = inst.op.clone_with(|v| self.names[v.0 as usize]);
-            if let Some(first) = self.rewrite(block, op) {
-                let (_, count) = op.results(|slot| block.slots[usize::from(slot.0)].ty);
-                for i in 0..count as u32 {
-                    self.names[(inst.first.0 + i) as usize] = Value(first.0 + i);
+            let mut op = inst.op;
+            op.map_operands(|v| self.names[v.0 as usize]);
+            let old = inst.first.0 as usize;
+            let types = &block.value_types[old.min(block.value_types.len())..];
+            if let Some(first) = self.rewrite(&mut op, types) {
+                for i in 0..result_count(&op) {
+                    self.names[old + i] = Value(first.0 + i as u32);
                 }
             }
         }
@@ -66,76 +68,79 @@ impl Optimizer {
         block.terminal = self.rewrite_terminal(terminal);
     }
 
-    /// Appends what is left of an operation whose operands are rewritten; its first result's new name.
-    fn rewrite(&mut self, block: &Block, op: Op) -> Option<Value> {
-        match op {
-            Op::Get { slot } => Some(self.rewrite_get(block, slot)),
+    /// Appends what is left of an operation whose operands are rewritten; its first result's new name. `types` starts
+    /// with its results' types, which stay the same whatever becomes of it.
+    // Out of line, so that operations stay in memory: split into registers field by field they are slower to copy.
+    #[inline(never)]
+    fn rewrite(&mut self, op: &mut Op, types: &[Type]) -> Option<Value> {
+        match *op {
+            Op::Get { slot } => Some(self.rewrite_get(op, types, slot)),
             Op::Set { slot, value } => {
-                self.rewrite_set(block, slot, value);
+                self.rewrite_set(op, slot, value);
                 None
             }
+            Op::Const { .. } => Some(self.number(op, types)),
             Op::TrapIf { c, .. } if self.code.konst(c) == Some(0) => None,
             Op::Call { helper, result, .. } => Some(match (self.facts.effects)(helper) {
-                Effects::Pure if result.is_some() => self.number(block, op),
-                Effects::Pure | Effects::ReadsState => self.append(block, op),
+                Effects::Pure if result.is_some() => self.number(op, types),
+                Effects::Pure | Effects::ReadsState => self.append(op, types),
                 Effects::Any => {
                     self.known.forget();
-                    self.append(block, op)
+                    self.append(op, types)
                 }
             }),
-            _ if op.is_pure() => Some(self.rewrite_pure(block, op)),
-            _ => Some(self.append(block, op)),
+            _ if op.is_pure() => Some(self.rewrite_pure(op, types)),
+            _ => Some(self.append(op, types)),
         }
     }
 
-    fn rewrite_pure(&mut self, block: &Block, mut op: Op) -> Value {
+    fn rewrite_pure(&mut self, op: &mut Op, types: &[Type]) -> Value {
         for _ in 0..ROUNDS {
-            match self.code.fold(&op, self.facts.insn_align) {
+            match self.code.fold(op, self.facts.insn_align) {
                 Folded::Kept => break,
                 Folded::Value(v) => return v,
-                Folded::Op(simpler) => op = simpler,
+                Folded::Op(simpler) => *op = simpler,
             }
         }
-        self.number(block, op)
+        self.number(op, types)
     }
 
-    fn rewrite_get(&mut self, block: &Block, slot: Slot) -> Value {
+    fn rewrite_get(&mut self, op: &Op, types: &[Type], slot: Slot) -> Value {
         if self.layout.in_header(slot) {
-            return self.append(block, Op::Get { slot });
+            return self.append(op, types);
         }
         self.known.get(slot).unwrap_or_else(|| {
-            let value = self.append(block, Op::Get { slot });
+            let value = self.append(op, types);
             self.known.learn(slot, value);
             value
         })
     }
 
-    fn rewrite_set(&mut self, block: &Block, slot: Slot, value: Value) {
+    fn rewrite_set(&mut self, op: &Op, slot: Slot, value: Value) {
         if self.layout.in_header(slot) {
-            self.append(block, Op::Set { slot, value });
+            self.append(op, &[]);
         } else if self.known.get(slot) != Some(value) {
-            self.append(block, Op::Set { slot, value });
+            self.append(op, &[]);
             self.known.written(&self.layout, slot, value);
         }
     }
 
     /// An equal operation's result, or the appended operation's.
-    fn number(&mut self, block: &Block, op: Op) -> Value {
-        match self.table.find(&self.code, &op) {
+    fn number(&mut self, op: &Op, types: &[Type]) -> Value {
+        match self.table.find(&self.code, op) {
             Some(first) => first,
-            None => self.append(block, op),
+            None => self.append(op, types),
         }
     }
 
-    fn append(&mut self, block: &Block, op: Op) -> Value {
+    fn append(&mut self, op: &Op, types: &[Type]) -> Value {
         let code = &mut self.code;
         let first = Value(code.types.len() as u32);
-        let (types, count) = op.results(|slot| block.slots[usize::from(slot.0)].ty);
-        for ty in &types[..count] {
+        for ty in types.iter().take(result_count(op)) {
             code.types.push(*ty);
             code.def.push(code.insts.len() as u32);
         }
-        code.insts.push(Inst { op, first });
+        code.insts.push(Inst { op: *op, first });
         first
     }
 

@@ -53,6 +53,17 @@ fn effects_of<G: Guest>(helper: HelperId) -> Effects {
     G::HELPERS.get(usize::from(helper.0)).map_or(Effects::Any, |desc| desc.effects)
 }
 
+/// How many results an operation has.
+fn result_count(op: &Op) -> usize {
+    match op {
+        Op::InsnStart { .. } | Op::Set { .. } | Op::Store { .. } | Op::Fence { .. } | Op::TrapIf { .. } => 0,
+        Op::Call { result, .. } => usize::from(result.is_some()),
+        Op::AddCarry { .. } | Op::SubBorrow { .. } => 3,
+        Op::CasPair { .. } => 2,
+        _ => 1,
+    }
+}
+
 /// Operations with the type and the defining operation of each value: a block being rewritten.
 #[derive(Debug, Default)]
 struct Code {
@@ -139,14 +150,16 @@ impl Optimizer {
         block.insts.clear();
         block.value_types.clear();
         for (inst, _) in self.code.insts.iter().zip(&self.live).filter(|&(_, &live)| live) {
-            let op = inst.op.clone_with(|v| names[v.0 as usize]);
-            let (types, count) = op.results(|slot| block.slots[usize::from(slot.0)].ty);
             let first = Value(block.value_types.len() as u32);
-            for (i, ty) in types[..count].iter().enumerate() {
-                names[inst.first.0 as usize + i] = Value(first.0 + i as u32);
-                block.value_types.push(*ty);
+            let old = inst.first.0 as usize;
+            for i in 0..result_count(&inst.op) {
+                names[old + i] = Value(first.0 + i as u32);
+                block.value_types.push(self.code.types[old + i]);
             }
-            block.insts.push(Inst { op, first });
+            block.insts.push(Inst { op: inst.op, first });
+            if let Some(copy) = block.insts.last_mut() {
+                copy.op.map_operands(|v| names[v.0 as usize]);
+            }
         }
         block.terminal = block.terminal.clone_with(|v| names[v.0 as usize]);
     }
