@@ -389,3 +389,122 @@ impl Checker<'_> {
         self.ensure(fits, Rule::ResultType, || format!("not for lanes of {} bits", lane.bits()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        testing::{self, SLOTS},
+        text::parse,
+        types::Slot,
+    };
+    use proptest::prelude::*;
+
+    /// The rule that a block of one 4-byte instruction with these operations breaks.
+    fn broken(body: &str) -> (Rule, Place) {
+        let header = "block mode=0x0 len=4 insns=1 fp=canonical,after {";
+        let values = "v0 = const.i64 0x1\nv1 = const.i8 0x1\nv2 = const_vec 0x1\nv3 = get x1";
+        let block = parse(&format!("{header}\ninsn +0 4\n{values}\n{body}\n}}\n"), SLOTS).expect(body);
+        let error = verify(&block).expect_err(body);
+        assert!(error.to_string().starts_with(error.rule.code()), "{error}");
+        (error.rule, error.place)
+    }
+
+    #[test]
+    fn every_rule_is_checked() {
+        let cases = [
+            (Rule::Defined, "v4 = add.i64 v4, v0"),
+            (Rule::Defined, "set x1, v9"),
+            (Rule::OperandType, "v4 = add.i64 v0, v1"),
+            (Rule::OperandType, "v4 = compare.eq.i8 v0, v1"),
+            (Rule::OperandType, "v4 = select.i64 v0, v0, v0"),
+            (Rule::OperandType, "v4, v5, v6 = add_carry.i64 v0, v0, v0"),
+            (Rule::OperandType, "set cf, v0"),
+            (Rule::OperandType, "v4 = load.i64.i64.u [v1], mmu=0 relaxed"),
+            (Rule::OperandType, "v4 = rmw.add.i64 [v0], v1, mmu=0 relaxed"),
+            (Rule::OperandType, "v4, v5 = cas_pair [v0], v0, v0, v0, v1, mmu=0 relaxed"),
+            (Rule::OperandType, "v4 = fp.add.f32.dynamic v0, v0"),
+            (Rule::OperandType, "v4 = fp_from_int.f64.i32.s.dynamic v0"),
+            (Rule::OperandType, "v4 = vec.add.b v2, v0"),
+            (Rule::OperandType, "v4 = vec_splat.d v1"),
+            (Rule::OperandType, "v4 = vec_set.b v2, 0, v0"),
+            (Rule::OperandType, "call.none #0, v2"),
+            (Rule::OperandType, "trap_if v0, 0x0, v0"),
+            (Rule::OperandType, "trap_if v1, 0x0, v1"),
+            (Rule::ResultType, "v4 = add.v128 v2, v2"),
+            (Rule::ResultType, "v4 = zext.i64 v0"),
+            (Rule::ResultType, "v4 = sext.v128 v0"),
+            (Rule::ResultType, "v4 = trunc.i64 v1"),
+            (Rule::ResultType, "v4 = load.i8.i16.u [v0], mmu=0 relaxed"),
+            (Rule::ResultType, "v4 = load.v128.i64.u [v0], mmu=0 relaxed"),
+            (Rule::ResultType, "store.i16 [v0], v1, mmu=0 relaxed"),
+            (Rule::ResultType, "v4 = load_reserve.v128 [v0], mmu=0 relaxed"),
+            (Rule::ResultType, "v4 = fp_to_int.f64.i8.s.nan_max.zero v0"),
+            (Rule::ResultType, "v4 = vec_unary.widen_low_u.d v2"),
+            (Rule::ResultType, "v4 = vec.narrow.b v2, v2"),
+            (Rule::ResultType, "v4 = call.v128 #0"),
+            (Rule::Range, "v4 = extract.i64.u v0, 60, 5"),
+            (Rule::Range, "v4 = extract.i64.u v0, 60, 0"),
+            (Rule::Range, "v4 = deposit.i8 v1, v1, 255, 255"),
+            (Rule::Range, "v4 = vec_shift.h.left.u v2, 16"),
+            (Rule::Range, "v4 = vec_get.d v2, 2"),
+            (Rule::Range, "v4 = vec_set.b v2, 16, v1"),
+            (Rule::Constant, "v4 = const.i8 0x100"),
+            (Rule::ResultType, "v4 = const.v128 0x0"),
+            (Rule::Arguments, "call.none #0, v0, _, v0"),
+            (Rule::Instructions, "insn +2 4"),
+            (Rule::Instructions, "insn +4 0"),
+            (Rule::Instructions, "insn +4294967295 4"),
+        ];
+        for (rule, line) in cases {
+            assert_eq!(broken(&format!("{line}\nexit +4")), (rule, Place::Op(5)), "{line}");
+        }
+    }
+
+    #[test]
+    fn terminals_and_header_are_checked() {
+        assert_eq!(broken("branch v0, +4, +8"), (Rule::OperandType, Place::Terminal));
+        assert_eq!(broken("indirect v1"), (Rule::OperandType, Place::Terminal));
+        assert_eq!(broken("trap 0x1, v2"), (Rule::OperandType, Place::Terminal));
+        assert_eq!(broken("exit_indirect v4"), (Rule::Defined, Place::Terminal));
+        assert_eq!(broken("insn +4 4\nexit +8"), (Rule::Instructions, Place::Header));
+
+        let text = "block mode=0x0 len=0 insns=0 fp=canonical,after {\nv0 = get x1\nexit +0\n}";
+        let early = parse(text, SLOTS).map(|block| verify(&block).map_err(|error| error.rule));
+        assert_eq!(early, Ok(Err(Rule::Instructions)));
+    }
+
+    #[test]
+    fn numbering_and_slots_are_checked() {
+        let text = "block mode=0x0 len=4 insns=1 fp=canonical,after {\ninsn +0 4\nv0 = get x1\nexit +4\n}";
+        let block = parse(text, SLOTS).expect("well-formed");
+        let rule = |change: &dyn Fn(&mut Block)| {
+            let mut block = block.clone();
+            change(&mut block);
+            verify(&block).map_err(|error| error.rule)
+        };
+        assert_eq!(rule(&|_| {}), Ok(()));
+        assert_eq!(rule(&|block| block.insts[1].first = Value(1)), Err(Rule::Numbering));
+        assert_eq!(rule(&|block| block.value_types[0] = Type::I8), Err(Rule::Numbering));
+        assert_eq!(rule(&|block| block.value_types.clear()), Err(Rule::Numbering));
+        assert_eq!(rule(&|block| block.value_types.push(Type::I8)), Err(Rule::Numbering));
+        assert_eq!(rule(&|block| block.insts[1].op = Op::Get { slot: Slot(999) }), Err(Rule::Slot));
+    }
+
+    proptest! {
+        #[test]
+        fn any_mixture_of_two_blocks_gets_an_answer(
+            first in testing::blocks(),
+            second in testing::blocks(),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let mut block = first;
+            let at = at.index(block.insts.len());
+            block.insts.splice(at.., second.insts.iter().copied());
+            block.terminal = second.terminal;
+            let _ = verify(&block);
+            block.value_types = second.value_types;
+            let _ = verify(&block);
+        }
+    }
+}

@@ -1,8 +1,9 @@
 //! Folding rules: what one operation over known operands comes down to. A rule gives an earlier value or one operation
 //! in place of the old one, never more, so folding cannot make a block longer.
 
-use super::{Code, eval};
+use super::Code;
 use crate::{
+    eval,
     op::{BinOp, Cond, Op, UnOp, VecBinOp},
     types::{Type, Value},
 };
@@ -92,7 +93,7 @@ impl Code {
         let ty = self.type_of(v);
         let bound = match *self.def(v).0 {
             Op::Const { bits, .. } => {
-                let bits = eval::sext(ty, bits) as u64;
+                let bits = eval::sign_extend(bits, ty.bits()) as u64;
                 65 - bits.leading_zeros().max(bits.leading_ones())
             }
             Op::Sext { a, .. } => self.type_of(a).bits(),
@@ -331,9 +332,9 @@ impl Code {
     fn fold_sext(&self, to: Type, a: Value) -> Folded {
         let from = self.type_of(a);
         match *self.def(a).0 {
-            Op::Const { bits, .. } if to.is_int() => konst(to, eval::sext(from, bits) as u64),
+            Op::Const { bits, .. } if to.is_int() => konst(to, eval::sign_extend(bits, from.bits()) as u64),
             Op::Const { bits, .. } => {
-                Folded::Op(Op::ConstVec { bits: i128::from(eval::sext(from, bits)) as u128 })
+                Folded::Op(Op::ConstVec { bits: i128::from(eval::sign_extend(bits, from.bits())) as u128 })
             }
             Op::Sext { a, .. } => Folded::Op(Op::Sext { to, a }),
             Op::Zext { a, .. } => Folded::Op(Op::Zext { to, a }),
@@ -374,7 +375,7 @@ impl Code {
             return Folded::Value(a);
         }
         if let Some(bits) = self.konst(a) {
-            return konst(ty, eval::extract(bits, lo, len, signed));
+            return konst(ty, extract(bits, lo, len, signed));
         }
         let whole = if signed { self.sign_extended_from(a) } else { self.zero_extended_from(a) };
         if lo == 0 && whole <= len.into() {
@@ -396,7 +397,7 @@ impl Code {
             return Folded::Value(b);
         }
         if let (Some(x), Some(y)) = (self.konst(a), self.konst(b)) {
-            let mask = eval::field_mask(lo, len);
+            let mask = low_ones(len) << lo;
             return konst(ty, x & !mask | y << lo & mask);
         }
         match *self.def(a).0 {
@@ -418,4 +419,15 @@ fn fold_left_konst(op: BinOp, ty: Type, a: Value, x: u64, b: Value) -> Folded {
         (ShrS | Rotl | Rotr, _) if x == ty.mask() => Folded::Value(a),
         _ => Kept,
     }
+}
+
+/// That many ones, 1 to 64.
+const fn low_ones(len: u8) -> u64 {
+    u64::MAX >> (64 - len as u32)
+}
+
+/// A bit field extended to 64 bits.
+fn extract(bits: u64, lo: u8, len: u8, signed: bool) -> u64 {
+    let field = bits >> lo & low_ones(len);
+    if signed { eval::sign_extend(field, len.into()) as u64 } else { field }
 }

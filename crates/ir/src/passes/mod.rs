@@ -11,7 +11,6 @@
 //! [`crate::CpuHeader`] are left alone: floating-point operations and engines touch them behind the IR's back.
 
 mod backward;
-mod eval;
 mod fold;
 mod forward;
 mod number;

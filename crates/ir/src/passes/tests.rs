@@ -95,6 +95,51 @@ fn left(b: Builder) -> Vec<Op> {
 const MMU: MemFlags = MemFlags::plain(MmuIndex(0));
 
 #[test]
+fn constants_fold_to_what_the_manuals_say() {
+    use BinOp::*;
+    use Type::{I8, I16, I32, I64};
+    const MIN: u64 = 1 << 63;
+    const MAX: u64 = u64::MAX;
+    let cases = [
+        (Add, I8, 0xff, 2, 1),
+        (Sub, I32, 0, 1, 0xffff_ffff),
+        (Mul, I16, 0x1234, 0x10, 0x2340),
+        (MulHiU, I64, MAX, MAX, MAX - 1),
+        (MulHiS, I64, MAX, MAX, 0),
+        (MulHiSU, I64, MAX, MAX, MAX),
+        (MulHiSU, I32, 0x8000_0000, 0xffff_ffff, 0x8000_0000),
+        (DivU, I64, 7, 0, MAX),
+        (DivS, I32, 7, 0, 0xffff_ffff),
+        (DivS, I64, MIN, MAX, MIN),
+        (DivS, I8, 0xf9, 2, 0xfd),
+        (RemU, I64, 7, 0, 7),
+        (RemS, I64, MIN, MAX, 0),
+        (RemS, I8, 0xf9, 2, 0xff),
+        (AndNot, I8, 0xff, 0x0f, 0xf0),
+        (Shl, I32, 1, 33, 2),
+        (Shl, I8, 0x81, 1, 2),
+        (ShrU, I64, MIN, 127, 1),
+        (ShrS, I16, 0x8000, 15, 0xffff),
+        (Rotl, I8, 0x81, 1, 3),
+        (Rotr, I8, 0x81, 8, 0x81),
+        (Rotr, I32, 1, 1, 0x8000_0000),
+        (MinS, I8, 0x80, 0x7f, 0x80),
+        (MaxU, I8, 0x80, 0x7f, 0x80),
+        (ClMul, I64, 3, 3, 5),
+        (ClMulHi, I64, MIN, 6, 3),
+        (ClMulHi, I8, 0xff, 0xff, 0x55),
+    ];
+    for (op, ty, a, b, result) in cases {
+        let mut builder = builder();
+        let (x, y) = (builder.iconst(ty, a), builder.iconst(ty, b));
+        let value = builder.bin(op, x, y);
+        let wide = builder.zext(I64, value);
+        builder.set(slot("x1"), wide);
+        assert_eq!(left(builder)[0], Op::Const { ty: I64, bits: result }, "{op:?} {ty:?} {a:#x} {b:#x}");
+    }
+}
+
+#[test]
 fn a_write_is_dropped_when_overwritten_before_it_can_be_seen() {
     let mut b = builder();
     let x1 = b.get(slot("x1"));
