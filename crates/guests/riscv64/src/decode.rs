@@ -111,7 +111,6 @@ impl Decoder {
     }
 
     /// Every row, refinements first.
-    #[cfg(test)]
     pub(crate) fn rows() -> &'static [Row] {
         &DECODER.rows
     }

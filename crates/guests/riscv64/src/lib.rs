@@ -7,6 +7,7 @@
 mod csr;
 mod decode;
 mod disasm;
+pub mod encoding;
 mod guest;
 mod helpers;
 mod lift;

@@ -20,18 +20,30 @@ use std::fmt;
 /// A field of an instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub(crate) enum Field {
+pub enum Field {
+    /// Destination register.
     Rd,
+    /// First source register.
     Rs1,
+    /// Second source register.
     Rs2,
+    /// Third source register.
     Rs3,
+    /// Immediate, shift amount, selector or number.
     Imm,
+    /// Rounding mode.
     Rm,
+    /// Acquire.
     Aq,
+    /// Release.
     Rl,
+    /// CSR number.
     Csr,
+    /// A fence's mode.
     Fm,
+    /// What a fence orders before it.
     Pred,
+    /// What a fence orders after it.
     Succ,
 }
 
@@ -187,6 +199,15 @@ impl Pattern {
             *imm = *imm << unused >> unused;
         }
         fields
+    }
+
+    /// `insn` with as much of `value` in a field as its bits hold.
+    pub(crate) fn with(&self, insn: u32, field: Field, value: i64) -> u32 {
+        let value = (value - i64::from(self.bias[field as usize])) as u32;
+        self.pieces.iter().filter(|piece| piece.field == field).fold(insn, |insn, piece| {
+            let ones = ones(u32::from(piece.len));
+            insn & !(ones << piece.from) | (value >> piece.to & ones) << piece.from
+        })
     }
 
     /// Does the encoding say anything about this field?
