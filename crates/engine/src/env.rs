@@ -143,6 +143,12 @@ impl<G: Guest> VcpuEnv<G> {
         }
     }
 
+    /// Forgets all translated code. Between slices only.
+    pub(crate) fn forget_code(&mut self) {
+        self.blocks.clear();
+        self.jump_cache.clear();
+    }
+
     /// `fence.i` and its kin: stores that slipped in before a protection was confirmed become visible.
     pub(crate) fn sync_provisional(&mut self) {
         // Their granules are still marked; by now all vCPUs that run were asked to notice stores there.
@@ -158,8 +164,7 @@ impl<G: Guest> VcpuEnv<G> {
             return Lookup::Block(block);
         }
         if self.blocks.is_full() {
-            self.blocks.clear();
-            self.jump_cache.clear();
+            self.forget_code();
         }
         match self.find_or_translate(cpu, pc, mode, false) {
             Ok(Some(block)) => {

@@ -14,10 +14,17 @@ use isomer_ir::{
     interp::{self, End},
     reference,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Instructions between looks at the clock: about 0.1 ms, the resolution of a CPU's own timer.
 const SLICE_INSNS: u64 = 16_384;
+/// A guest that sleeps this long is idle, and idle guests should cost little: what was translated for it goes, down
+/// to this many bytes.
+const IDLE: Duration = Duration::from_millis(400);
+const IDLE_CODE_BYTES: usize = 1 << 20;
 /// The longest sleep without a deadline, so that a lost wake-up costs a moment, not the machine.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -320,9 +327,14 @@ impl<G: Guest> SoftVcpu<G> {
     /// Sleeps until kicked; guest code is not running meanwhile, so requests need not wait for us.
     fn sleep(&mut self, timeout: Option<Duration>) {
         self.stats.sleeps += 1;
+        let start = Instant::now();
         self.peer.set_quiet(true);
         self.peer.signal().sleep(Some(timeout.map_or(LONGEST_SLEEP, |t| t.min(LONGEST_SLEEP))));
         self.peer.set_quiet(false);
+        if start.elapsed() >= IDLE && self.env.blocks.bytes() > IDLE_CODE_BYTES {
+            self.env.forget_code();
+            trim_heap();
+        }
         // Requests posted while quiet count as done for their sender: carry them out before any guest code.
         self.env.request_attention();
     }
@@ -415,6 +427,15 @@ impl<G: Guest> SoftVcpu<G> {
             registers: self.guest.describe(&self.cpu),
             trap: trap.to_string(),
         })
+    }
+}
+
+/// Gives freed memory back to the host.
+fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call has no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -17,7 +17,7 @@ pub enum ConsoleCommand {
 /// The keys, for help texts.
 pub const KEYS: &[(&str, &str)] = &[
     ("Ctrl-A x", "leave"),
-    ("Ctrl-A c", "switch between console and monitor"),
+    ("Ctrl-A c", "show the machine's status"),
     ("Ctrl-A h", "show these keys"),
     ("Ctrl-A Ctrl-A", "send Ctrl-A"),
 ];
