@@ -1,8 +1,10 @@
 //! `cargo xtask`: the repository's chores. One module a subcommand, one variant in [`Task`] for each.
 
+mod bench;
 mod boot;
 mod check;
 mod debian;
+mod fuzz;
 mod guest;
 mod isa;
 mod process;
@@ -30,6 +32,11 @@ enum Task {
     Isa(isa::Command),
     /// Boot the embedded guest and Debian's stock kernel
     Boot(boot::Command),
+    /// Measure speed, memory and start-up beside QEMU
+    Bench(bench::Command),
+    /// List and run the fuzz targets
+    #[command(subcommand)]
+    Fuzz(fuzz::Command),
     /// Build and verify the embedded Linux guest images
     #[command(subcommand)]
     Guest(guest::Command),
@@ -42,6 +49,8 @@ fn main() -> anyhow::Result<()> {
         Task::Check(command) => check::run(&command),
         Task::Isa(command) => isa::run(&command),
         Task::Boot(command) => boot::run(&command),
+        Task::Bench(command) => bench::run(&command),
+        Task::Fuzz(command) => fuzz::run(command),
         Task::Guest(command) => guest::run(command),
         Task::Suites(command) => suites::run(command),
     }
