@@ -108,21 +108,22 @@ fn fetch(work: &Path, mirror: Option<&str>, folder: &Path) -> Result<()> {
     let mirror = mirror.map_or_else(debian::system_mirror, |uri| Ok(uri.to_owned()))?;
     let archive = Archive::open(&work.join("apt"), &mirror, SUITE, ARCHITECTURE)?;
     let downloads = work.join("download");
-    let get = |name: &str| archive.download(name, Some(ARCHITECTURE), &downloads);
-    let kernel_package = get(KERNEL_METAPACKAGE)?.first_dependency()?;
-    let wanted: [(&str, &[&str]); 4] = [
-        (&kernel_package, &["./boot/vmlinux-*"]),
-        (BUSYBOX_PACKAGE, &["./usr/bin/busybox"]),
-        (OPENSBI_PACKAGE, &["./usr/lib/riscv64-linux-gnu/opensbi/generic/fw_*"]),
-        (U_BOOT_PACKAGE, &["./usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin"]),
+    let get = |name: &str, architecture| archive.download(name, architecture, &downloads);
+    let kernel_package = get(KERNEL_METAPACKAGE, Some(ARCHITECTURE))?.first_dependency()?;
+    // Firmware packages are for hosts of any architecture.
+    let wanted: [(&str, Option<&str>, &[&str]); 4] = [
+        (&kernel_package, Some(ARCHITECTURE), &["./boot/vmlinux-*"]),
+        (BUSYBOX_PACKAGE, Some(ARCHITECTURE), &["./usr/bin/busybox"]),
+        (OPENSBI_PACKAGE, None, &["./usr/lib/riscv64-linux-gnu/opensbi/generic/fw_*"]),
+        (U_BOOT_PACKAGE, None, &["./usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin"]),
     ];
 
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
     let mut versions = String::new();
-    for (name, patterns) in wanted {
-        let package = get(name)?;
+    for (name, architecture, patterns) in wanted {
+        let package = get(name, architecture)?;
         package.unpack_only(patterns, folder)?;
         versions += &format!("{name} {}\n", package.field("Version")?);
     }
