@@ -36,6 +36,7 @@ impl Code {
             block,
             selection: &selection,
             words: Vec::with_capacity(HEAD_WORDS + block.insts.len() + 4),
+            last: None,
             cold: Vec::new(),
             insns: Vec::with_capacity(block.insn_count as usize),
             free: ((1 << TEMP_UNITS) - 1) << FIRST_TEMP & !(1 << ZERO_UNIT),
@@ -67,6 +68,8 @@ struct Emitter<'a> {
     block: &'a Block,
     selection: &'a Selection,
     words: Vec<u64>,
+    /// Index and code of the last operation that may become the first of a pair.
+    last: Option<(usize, Opc)>,
     cold: Vec<ColdOp>,
     insns: Vec<InsnAt>,
     /// Free temporaries, a bit a unit.
@@ -85,6 +88,15 @@ struct Emitter<'a> {
 
 impl Emitter<'_> {
     fn word(&mut self, op: Opc, d: u8, a: u8, b: u8, imm: i32) {
+        let here = self.words.len();
+        let before = self.last.replace((here, op));
+        if let Some((index, first)) = before
+            && index + 1 == here
+            && let Some(pair) = Opc::paired(first, op)
+        {
+            self.words[index] = self.words[index] & !0xff | pair as u64;
+            self.last = None;
+        }
         let imm = u64::from(imm as u32) << 32;
         self.words.push(imm | u64::from(b) << 24 | u64::from(a) << 16 | u64::from(d) << 8 | op as u64);
     }

@@ -141,21 +141,67 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                     }};
                 }
 
+                macro_rules! run_one {
+                    (Add, $w:ident) => { r!($w.d) = r!($w.a).wrapping_add(r!($w.b)) };
+                    (AddI, $w:ident) => { r!($w.d) = r!($w.a).wrapping_add($w.imm as u64) };
+                    (AddIW, $w:ident) => { r!($w.d) = word(r!($w.a).wrapping_add($w.imm as u64)) };
+                    (AndI, $w:ident) => { r!($w.d) = r!($w.a) & $w.imm as u64 };
+                    (BrEq, $w:ident) => { branch!($w, x => r!($w.a) == r!($w.b)) };
+                    (BrEqI, $w:ident) => { branch!($w, x => r!($w.a) == x.hi as u64) };
+                    (BrLtU, $w:ident) => { branch!($w, x => r!($w.a) < r!($w.b)) };
+                    (BrNe, $w:ident) => { branch!($w, x => r!($w.a) != r!($w.b)) };
+                    (BrNeI, $w:ident) => { branch!($w, x => r!($w.a) != x.hi as u64) };
+                    (ExtU, $w:ident) => { r!($w.d) = r!($w.a) << ($w.b & 63) >> ($w.imm & 63) };
+                    (Jump, $w:ident) => { enter!($w, $w.imm, ip.cast::<u64>().cast_mut()) };
+                    (JumpInd, $w:ident) => {{
+                        let from = pc;
+                        pc = r!($w.a).wrapping_add($w.imm as u64) & !u64::from($w.b);
+                        left -= i64::from($w.d);
+                        break 'block (std::ptr::null_mut(), from);
+                    }};
+                    (Ld32S, $w:ident) => { load!($w, 4, AtomicU32, i32 => u64) };
+                    (Ld64, $w:ident) => { load!($w, 8, AtomicU64, u64) };
+                    (Ld8U, $w:ident) => { load!($w, 1, AtomicU8, u64) };
+                    (Li, $w:ident) => { r!($w.d) = $w.imm as u64 };
+                    (Mov, $w:ident) => { r!($w.d) = r!($w.a) };
+                    (Mul, $w:ident) => { r!($w.d) = r!($w.a).wrapping_mul(r!($w.b)) };
+                    (Or, $w:ident) => { r!($w.d) = r!($w.a) | r!($w.b) };
+                    (PcRel, $w:ident) => { r!($w.d) = pc.wrapping_add($w.imm as u64) };
+                    (SetLtU, $w:ident) => { r!($w.d) = (r!($w.a) < r!($w.b)).into() };
+                    (ShAdd, $w:ident) => { r!($w.d) = (r!($w.a) << ($w.imm & 63)).wrapping_add(r!($w.b)) };
+                    (ShlI, $w:ident) => { r!($w.d) = r!($w.a) << ($w.imm & 63) };
+                    (ShrUI, $w:ident) => { r!($w.d) = r!($w.a) >> ($w.imm & 63) };
+                    (St64, $w:ident) => { store!($w, 8, AtomicU64, u64) };
+                    (Sub, $w:ident) => { r!($w.d) = r!($w.a).wrapping_sub(r!($w.b)) };
+                    (Xor, $w:ident) => { r!($w.d) = r!($w.a) ^ r!($w.b) };
+                }
+                macro_rules! run_two {
+                    ($w:ident, $first:ident, $second:ident) => {{
+                        run_one!($first, $w);
+                        let second = *ip;
+                        #[allow(unused_assignments, reason = "not every operation looks behind itself")]
+                        {
+                            ip = ip.add(1);
+                        }
+                        run_one!($second, second)
+                    }};
+                }
+
                 let w = *ip;
                 ip = ip.add(1);
                 match w.op {
-                    Opc::Mov => r!(w.d) = r!(w.a),
+                    Opc::Mov => run_one!(Mov, w),
                     Opc::Mov2 => {
                         let (low, high) = (r!(w.a), r!(w.a + 1));
                         r!(w.d) = low;
                         r!(w.d + 1) = high;
                     }
-                    Opc::Li => r!(w.d) = w.imm as u64,
+                    Opc::Li => run_one!(Li, w),
                     Opc::Li64 => {
                         r!(w.d) = *ip.cast::<u64>();
                         ip = ip.add(1);
                     }
-                    Opc::PcRel => r!(w.d) = pc.wrapping_add(w.imm as u64),
+                    Opc::PcRel => run_one!(PcRel, w),
                     Opc::PcRel64 => {
                         r!(w.d) = pc.wrapping_add(*ip.cast::<u64>());
                         ip = ip.add(1);
@@ -169,12 +215,12 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                     Opc::Set32 => *units.byte_add(w.imm as usize).cast::<u32>() = r!(w.a) as u32,
                     Opc::Set64 => *units.byte_add(w.imm as usize) = r!(w.a),
 
-                    Opc::Add => r!(w.d) = r!(w.a).wrapping_add(r!(w.b)),
-                    Opc::Sub => r!(w.d) = r!(w.a).wrapping_sub(r!(w.b)),
-                    Opc::Mul => r!(w.d) = r!(w.a).wrapping_mul(r!(w.b)),
+                    Opc::Add => run_one!(Add, w),
+                    Opc::Sub => run_one!(Sub, w),
+                    Opc::Mul => run_one!(Mul, w),
                     Opc::And => r!(w.d) = r!(w.a) & r!(w.b),
-                    Opc::Or => r!(w.d) = r!(w.a) | r!(w.b),
-                    Opc::Xor => r!(w.d) = r!(w.a) ^ r!(w.b),
+                    Opc::Or => run_one!(Or, w),
+                    Opc::Xor => run_one!(Xor, w),
                     Opc::AndNot => r!(w.d) = r!(w.a) & !r!(w.b),
                     Opc::Shl => r!(w.d) = r!(w.a) << (r!(w.b) & 63),
                     Opc::ShrU => r!(w.d) = r!(w.a) >> (r!(w.b) & 63),
@@ -219,16 +265,16 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                         r!(w.d) = word(rem_s((r!(w.a) as i32).into(), (r!(w.b) as i32).into()) as u64)
                     }
 
-                    Opc::AddI => r!(w.d) = r!(w.a).wrapping_add(w.imm as u64),
+                    Opc::AddI => run_one!(AddI, w),
                     Opc::MulI => r!(w.d) = r!(w.a).wrapping_mul(w.imm as u64),
-                    Opc::AndI => r!(w.d) = r!(w.a) & w.imm as u64,
+                    Opc::AndI => run_one!(AndI, w),
                     Opc::OrI => r!(w.d) = r!(w.a) | w.imm as u64,
                     Opc::XorI => r!(w.d) = r!(w.a) ^ w.imm as u64,
-                    Opc::ShlI => r!(w.d) = r!(w.a) << (w.imm & 63),
-                    Opc::ShrUI => r!(w.d) = r!(w.a) >> (w.imm & 63),
+                    Opc::ShlI => run_one!(ShlI, w),
+                    Opc::ShrUI => run_one!(ShrUI, w),
                     Opc::ShrSI => r!(w.d) = (r!(w.a) as i64 >> (w.imm & 63)) as u64,
                     Opc::RotrI => r!(w.d) = r!(w.a).rotate_right((w.imm & 63) as u32),
-                    Opc::AddIW => r!(w.d) = word(r!(w.a).wrapping_add(w.imm as u64)),
+                    Opc::AddIW => run_one!(AddIW, w),
                     Opc::ShlIW => r!(w.d) = word(r!(w.a) << (w.imm & 31)),
                     Opc::ShrUIW => r!(w.d) = word((r!(w.a) as u32 >> (w.imm & 31)).into()),
                     Opc::ShrSIW => r!(w.d) = (r!(w.a) as i32 >> (w.imm & 31)) as u64,
@@ -240,9 +286,9 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                     Opc::Sext8 => r!(w.d) = r!(w.a) as i8 as u64,
                     Opc::Sext16 => r!(w.d) = r!(w.a) as i16 as u64,
                     Opc::Sext32 => r!(w.d) = word(r!(w.a)),
-                    Opc::ExtU => r!(w.d) = r!(w.a) << (w.b & 63) >> (w.imm & 63),
+                    Opc::ExtU => run_one!(ExtU, w),
                     Opc::ExtS => r!(w.d) = ((r!(w.a) << (w.b & 63)) as i64 >> (w.imm & 63)) as u64,
-                    Opc::ShAdd => r!(w.d) = (r!(w.a) << (w.imm & 63)).wrapping_add(r!(w.b)),
+                    Opc::ShAdd => run_one!(ShAdd, w),
                     Opc::ShAddUw => {
                         r!(w.d) = (u64::from(r!(w.a) as u32) << (w.imm & 63)).wrapping_add(r!(w.b))
                     }
@@ -258,7 +304,7 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
 
                     Opc::SetEq => r!(w.d) = (r!(w.a) == r!(w.b)).into(),
                     Opc::SetNe => r!(w.d) = (r!(w.a) != r!(w.b)).into(),
-                    Opc::SetLtU => r!(w.d) = (r!(w.a) < r!(w.b)).into(),
+                    Opc::SetLtU => run_one!(SetLtU, w),
                     Opc::SetGeU => r!(w.d) = (r!(w.a) >= r!(w.b)).into(),
                     Opc::SetLtS => r!(w.d) = ((r!(w.a) as i64) < r!(w.b) as i64).into(),
                     Opc::SetGeS => r!(w.d) = (r!(w.a) as i64 >= r!(w.b) as i64).into(),
@@ -283,18 +329,17 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                     Opc::SelNz => r!(w.d) = if r!(w.imm as u8) as u8 != 0 { r!(w.a) } else { r!(w.b) },
                     Opc::SelEqz => r!(w.d) = if r!(w.imm as u8) == 0 { r!(w.a) } else { r!(w.b) },
 
-                    Opc::Ld8U => load!(w, 1, AtomicU8, u64),
+                    Opc::Ld8U => run_one!(Ld8U, w),
                     Opc::Ld8S => load!(w, 1, AtomicU8, i8 => u64),
                     Opc::Ld16U => load!(w, 2, AtomicU16, u64),
                     Opc::Ld16S => load!(w, 2, AtomicU16, i16 => u64),
                     Opc::Ld32U => load!(w, 4, AtomicU32, u64),
-                    Opc::Ld32S => load!(w, 4, AtomicU32, i32 => u64),
-                    Opc::Ld64 => load!(w, 8, AtomicU64, u64),
+                    Opc::Ld32S => run_one!(Ld32S, w),
+                    Opc::Ld64 => run_one!(Ld64, w),
                     Opc::St8 => store!(w, 1, AtomicU8, u8),
                     Opc::St16 => store!(w, 2, AtomicU16, u16),
                     Opc::St32 => store!(w, 4, AtomicU32, u32),
-                    Opc::St64 => store!(w, 8, AtomicU64, u64),
-
+                    Opc::St64 => run_one!(St64, w),
                     Opc::Fp32 => float_op::<F32>(units, w, header, meta_of(base)),
                     Opc::Fp64 => float_op::<F64>(units, w, header, meta_of(base)),
                     Opc::Cold => fault_unless!(run_cold(env, cpu, &*meta_of(base), w.imm as usize)),
@@ -312,11 +357,11 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                         }
                     }
 
-                    Opc::Jump => enter!(w, w.imm, ip.cast::<u64>().cast_mut()),
+                    Opc::Jump => run_one!(Jump, w),
                     Opc::BrNz => branch!(w, x => r!(w.a) as u8 != 0),
-                    Opc::BrEq => branch!(w, x => r!(w.a) == r!(w.b)),
-                    Opc::BrNe => branch!(w, x => r!(w.a) != r!(w.b)),
-                    Opc::BrLtU => branch!(w, x => r!(w.a) < r!(w.b)),
+                    Opc::BrEq => run_one!(BrEq, w),
+                    Opc::BrNe => run_one!(BrNe, w),
+                    Opc::BrLtU => run_one!(BrLtU, w),
                     Opc::BrGeU => branch!(w, x => r!(w.a) >= r!(w.b)),
                     Opc::BrLtS => branch!(w, x => (r!(w.a) as i64) < r!(w.b) as i64),
                     Opc::BrGeS => branch!(w, x => r!(w.a) as i64 >= r!(w.b) as i64),
@@ -326,8 +371,8 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                     Opc::BrGeU32 => branch!(w, x => r!(w.a) as u32 >= r!(w.b) as u32),
                     Opc::BrLtS32 => branch!(w, x => (r!(w.a) as i32) < r!(w.b) as i32),
                     Opc::BrGeS32 => branch!(w, x => r!(w.a) as i32 >= r!(w.b) as i32),
-                    Opc::BrEqI => branch!(w, x => r!(w.a) == x.hi as u64),
-                    Opc::BrNeI => branch!(w, x => r!(w.a) != x.hi as u64),
+                    Opc::BrEqI => run_one!(BrEqI, w),
+                    Opc::BrNeI => run_one!(BrNeI, w),
                     Opc::BrLtUI => branch!(w, x => r!(w.a) < x.hi as u64),
                     Opc::BrGeUI => branch!(w, x => r!(w.a) >= x.hi as u64),
                     Opc::BrLtSI => branch!(w, x => (r!(w.a) as i64) < x.hi.into()),
@@ -353,12 +398,7 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                         left -= i64::from(w.d);
                         break 'block (std::ptr::null_mut(), from);
                     }
-                    Opc::JumpInd => {
-                        let from = pc;
-                        pc = r!(w.a).wrapping_add(w.imm as u64) & !u64::from(w.b);
-                        left -= i64::from(w.d);
-                        break 'block (std::ptr::null_mut(), from);
-                    }
+                    Opc::JumpInd => run_one!(JumpInd, w),
                     Opc::Exit | Opc::ExitInd => {
                         (*header).pc = match w.op {
                             Opc::Exit => pc.wrapping_add(w.imm as u64),
@@ -372,6 +412,79 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                         let insns = insns_end.wrapping_sub(left as u64);
                         return trapped(header, base, ip, insns, w.imm as u32, r!(w.a));
                     }
+
+                    Opc::Ld64Ld64 => run_two!(w, Ld64, Ld64),
+                    Opc::Ld64AddI => run_two!(w, Ld64, AddI),
+                    Opc::Ld64Add => run_two!(w, Ld64, Add),
+                    Opc::Ld64Sub => run_two!(w, Ld64, Sub),
+                    Opc::Ld64Xor => run_two!(w, Ld64, Xor),
+                    Opc::Ld64Mov => run_two!(w, Ld64, Mov),
+                    Opc::Ld64St64 => run_two!(w, Ld64, St64),
+                    Opc::Ld64BrEqI => run_two!(w, Ld64, BrEqI),
+                    Opc::Ld64BrNeI => run_two!(w, Ld64, BrNeI),
+                    Opc::St64St64 => run_two!(w, St64, St64),
+                    Opc::St64AddI => run_two!(w, St64, AddI),
+                    Opc::St64Add => run_two!(w, St64, Add),
+                    Opc::St64Ld64 => run_two!(w, St64, Ld64),
+                    Opc::St64Mov => run_two!(w, St64, Mov),
+                    Opc::AddIAddI => run_two!(w, AddI, AddI),
+                    Opc::AddILd64 => run_two!(w, AddI, Ld64),
+                    Opc::AddILd8U => run_two!(w, AddI, Ld8U),
+                    Opc::AddISt64 => run_two!(w, AddI, St64),
+                    Opc::AddIMov => run_two!(w, AddI, Mov),
+                    Opc::AddIJump => run_two!(w, AddI, Jump),
+                    Opc::AddIJumpInd => run_two!(w, AddI, JumpInd),
+                    Opc::AddIBrNe => run_two!(w, AddI, BrNe),
+                    Opc::AddIBrEq => run_two!(w, AddI, BrEq),
+                    Opc::AddIBrNeI => run_two!(w, AddI, BrNeI),
+                    Opc::AddAdd => run_two!(w, Add, Add),
+                    Opc::AddMov => run_two!(w, Add, Mov),
+                    Opc::AddLd64 => run_two!(w, Add, Ld64),
+                    Opc::AddSetLtU => run_two!(w, Add, SetLtU),
+                    Opc::AddBrEq => run_two!(w, Add, BrEq),
+                    Opc::AddBrNe => run_two!(w, Add, BrNe),
+                    Opc::AddBrLtU => run_two!(w, Add, BrLtU),
+                    Opc::AddBrNeI => run_two!(w, Add, BrNeI),
+                    Opc::MovMov => run_two!(w, Mov, Mov),
+                    Opc::MovLi => run_two!(w, Mov, Li),
+                    Opc::MovAdd => run_two!(w, Mov, Add),
+                    Opc::MovAddI => run_two!(w, Mov, AddI),
+                    Opc::MovLd64 => run_two!(w, Mov, Ld64),
+                    Opc::MovJump => run_two!(w, Mov, Jump),
+                    Opc::MovBrEqI => run_two!(w, Mov, BrEqI),
+                    Opc::MovPcRel => run_two!(w, Mov, PcRel),
+                    Opc::LiLi => run_two!(w, Li, Li),
+                    Opc::LiMov => run_two!(w, Li, Mov),
+                    Opc::LiJump => run_two!(w, Li, Jump),
+                    Opc::LiBrEq => run_two!(w, Li, BrEq),
+                    Opc::LiBrNe => run_two!(w, Li, BrNe),
+                    Opc::LiBrEqI => run_two!(w, Li, BrEqI),
+                    Opc::PcRelJump => run_two!(w, PcRel, Jump),
+                    Opc::PcRelJumpInd => run_two!(w, PcRel, JumpInd),
+                    Opc::XorXor => run_two!(w, Xor, Xor),
+                    Opc::ExtUAdd => run_two!(w, ExtU, Add),
+                    Opc::ShAddLd64 => run_two!(w, ShAdd, Ld64),
+                    Opc::SetLtUAdd => run_two!(w, SetLtU, Add),
+                    Opc::MulAdd => run_two!(w, Mul, Add),
+                    Opc::AddIWAddI => run_two!(w, AddIW, AddI),
+                    Opc::AddIWBrNe => run_two!(w, AddIW, BrNe),
+                    Opc::AndIBrEqI => run_two!(w, AndI, BrEqI),
+                    Opc::AndIBrNeI => run_two!(w, AndI, BrNeI),
+                    Opc::ShlIExtU => run_two!(w, ShlI, ExtU),
+                    Opc::ShlIOr => run_two!(w, ShlI, Or),
+                    Opc::ShlIShAdd => run_two!(w, ShlI, ShAdd),
+                    Opc::ShlIAdd => run_two!(w, ShlI, Add),
+                    Opc::ShrUIMul => run_two!(w, ShrUI, Mul),
+                    Opc::ShrUIShlI => run_two!(w, ShrUI, ShlI),
+                    Opc::ShrUIAndI => run_two!(w, ShrUI, AndI),
+                    Opc::Ld8UMov => run_two!(w, Ld8U, Mov),
+                    Opc::Ld8UAddI => run_two!(w, Ld8U, AddI),
+                    Opc::Ld8UAndI => run_two!(w, Ld8U, AndI),
+                    Opc::Ld8UBrEqI => run_two!(w, Ld8U, BrEqI),
+                    Opc::Ld8UBrNeI => run_two!(w, Ld8U, BrNeI),
+                    Opc::Ld32SBrEqI => run_two!(w, Ld32S, BrEqI),
+                    Opc::Ld32SBrNeI => run_two!(w, Ld32S, BrNeI),
+                    Opc::Ld32SAddIW => run_two!(w, Ld32S, AddIW),
                 }
             };
 
