@@ -89,7 +89,7 @@ fn block_from(numbers: &[u64], focused: bool) -> Block {
     let mode = choices.next() as u32;
     let mut maker = Maker { choices, b: Builder::new(SLOTS, mode, fp), types: Vec::new(), focused };
     maker.insn();
-    while maker.choices.0.len() > 0 {
+    while maker.choices.0.len() > END_CHOICES {
         if focused { maker.focused_step() } else { maker.step() }
     }
     maker.end();
@@ -98,6 +98,9 @@ fn block_from(numbers: &[u64], focused: bool) -> Block {
     }
     maker.b.finish()
 }
+
+/// Left for the terminal.
+const END_CHOICES: usize = 16;
 
 const INTS: [Type; 4] = [Type::I8, Type::I16, Type::I32, Type::I64];
 const ALL: [Type; 5] = [Type::I8, Type::I16, Type::I32, Type::I64, Type::V128];
@@ -283,15 +286,11 @@ impl Maker<'_> {
 
     fn field(&mut self, ty: Type) -> (u8, u8) {
         if self.focused {
-            let half = ty.bits() as u8 / 2;
-            return self.choices.pick(&[
-                (0, half),
-                (half, half),
-                (0, 2 * half),
-                (1, half),
-                (half - 1, half),
-                (0, 3),
-            ]);
+            let (width, half) = (ty.bits() as u8, ty.bits() as u8 / 2);
+            let around = self.choices.pick(&[7, 8, 9, 15, 16, 17, 31, 32, 33]).min(width);
+            let fields =
+                [(0, half), (half, half), (0, width), (1, half), (half - 1, half), (0, around), (0, around)];
+            return self.choices.pick(&fields);
         }
         let lo = self.choices.below(ty.bits() as usize) as u8;
         (lo, 1 + self.choices.below(ty.bits() as usize - usize::from(lo)) as u8)
@@ -316,7 +315,8 @@ impl Maker<'_> {
 
     /// Computes something.
     fn focused_step(&mut self) {
-        match self.choices.below(10) {
+        match self.choices.below(16) {
+            10..=15 => self.idiom(),
             0..=3 => self.integer(),
             4 | 5 => self.convert(),
             6 => {
@@ -326,16 +326,74 @@ impl Maker<'_> {
                 self.push(Op::Load { ty, mem, signed, addr, flags });
             }
             7 => self.signed_less(),
-            8 => {
-                self.truth();
-            }
+            8 => drop(self.truth()),
             _ => {
                 let ty = self.int();
-                let c = self.value(Type::I8);
+                let c = if self.choices.flag() { self.tested_truth() } else { self.value(Type::I8) };
                 let (a, b) = (self.value(ty), self.value(ty));
                 self.push(Op::Select { ty, c, a, b });
             }
         }
+    }
+
+    /// Operations that mean something together, as lifters and compilers write them.
+    fn idiom(&mut self) {
+        let ty = self.int();
+        let a = self.value(ty);
+        match self.choices.below(5) {
+            0 => drop(self.tested_truth()),
+            // Through a narrower type and back.
+            1 => {
+                let (a, to) = (self.value(Type::I64), self.choices.pick(&INTS[..3]));
+                let a = self.push(Op::Trunc { to, a });
+                let signed = self.choices.flag();
+                let to = Type::I64;
+                self.push(if signed { Op::Sext { to, a } } else { Op::Zext { to, a } });
+            }
+            // A shift by a masked amount.
+            2 => {
+                let op = self.choices.pick(&[BinOp::Shl, BinOp::ShrU, BinOp::ShrS, BinOp::Rotl, BinOp::Rotr]);
+                let mask = [ty.bits() - 1, 2 * ty.bits() - 1, ty.bits() / 2 - 1, ty.bits()];
+                let bits = self.choices.pick(&mask).into();
+                let (amount, mask) = (self.value(ty), self.push(Op::Const { ty, bits }));
+                let b = self.push(Op::Binary { op: BinOp::And, ty, a: amount, b: mask });
+                self.push(Op::Binary { op, ty, a, b });
+            }
+            // A field put in, and one taken out of the same or a neighbouring place.
+            3 => {
+                let (b, (lo, len)) = (self.value(ty), self.field(ty));
+                let a = self.push(Op::Deposit { ty, a, b, lo, len });
+                let ((lo, len), signed) = (self.field(ty), self.choices.flag());
+                self.push(Op::Extract { ty, a, lo, len, signed });
+            }
+            // The low part of something masked or extracted.
+            _ => {
+                let bits = self.choices.pick(&[0x7f, 0xff, 0x1ff, 0x7fff_ffff, 0xffff_ffff, 0xff80]);
+                let (a, ty) = (self.value(Type::I64), Type::I64);
+                let a = if self.choices.flag() {
+                    let b = self.push(Op::Const { ty, bits });
+                    self.push(Op::Binary { op: BinOp::And, ty, a, b })
+                } else {
+                    let ((lo, len), signed) = (self.field(ty), self.choices.flag());
+                    self.push(Op::Extract { ty, a, lo, len, signed })
+                };
+                let to = self.choices.pick(&INTS[..3]);
+                let a = self.push(Op::Trunc { to, a });
+                let ((lo, len), signed) = (self.field(to), self.choices.flag());
+                self.push(Op::Extract { ty: to, a, lo, len, signed });
+            }
+        }
+    }
+
+    /// A truth value or what it is not, compared with 0 or 1 after zero extension.
+    fn tested_truth(&mut self) -> Value {
+        let (mut a, ty) = (self.truth(), self.int());
+        if ty != Type::I8 {
+            a = self.push(Op::Zext { to: ty, a });
+        }
+        let (cond, bits) = (self.choices.pick(&CONDS[..2]), self.choices.pick(&[0, 0, 1]));
+        let b = self.push(Op::Const { ty, bits });
+        self.push(Op::Compare { cond, ty, a, b })
     }
 
     /// Passes every integer to a helper.
@@ -529,7 +587,7 @@ impl Maker<'_> {
             4 => Terminal::Exit { offset },
             5 => Terminal::ExitIndirect { pc: self.value(Type::I64) },
             _ => {
-                let c = if self.choices.flag() { self.truth() } else { self.value(Type::I8) };
+                let c = if self.choices.flag() { self.tested_truth() } else { self.value(Type::I8) };
                 Terminal::Branch { c, taken: offset, not_taken: self.choices.next() as i64 }
             }
         };
@@ -555,13 +613,20 @@ pub(crate) const INSN_ALIGN: u32 = 4;
 
 fn scramble(seed: u64, number: u64) -> u64 {
     let x = (seed ^ number.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    // Small numbers are more interesting than large ones.
-    (x ^ x >> 29) >> if x & 1 == 0 { 0 } else { 58 }
+    // Some numbers are more interesting than others.
+    match x >> 61 {
+        0 => u64::MAX,
+        1 => 1 << (x & 63),
+        2 => u64::MAX << (x & 63),
+        3 => x & 1,
+        4 => (x >> 32) & 0x3f,
+        _ => x ^ x >> 29,
+    }
 }
 
 /// Runs a block on a CPU full of noise. Memory holds noise too. The access or impure call number `fault_at` traps.
 pub(crate) fn run(block: &Block, seed: u64, fault_at: usize) -> Outcome {
-    let cpu = (0..CPU_BYTES as u64).map(|i| scramble(seed, i) as u8).collect();
+    let cpu = (0..CPU_BYTES as u64 / 8).flat_map(|i| scramble(seed, i).to_le_bytes()).collect();
     let outcome = Outcome { events: Vec::new(), cpu, end: String::new() };
     let mut run =
         Run { block, seed, fault_at, may_fault: 0, values: vec![0; block.value_types.len()], outcome };

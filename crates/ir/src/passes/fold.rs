@@ -65,14 +65,13 @@ impl Code {
 
     // --- what is known of a value
 
-    /// An upper bound of the number of low bits of an integer that may be set.
+    /// An upper bound of the number of low bits of an integer that may be set; constants fold without it.
     fn zero_extended_from(&self, v: Value) -> u32 {
         let ty = self.type_of(v);
         let (op, result) = self.def(v);
         let bound = match *op {
             _ if result > 0 && ty == Type::I8 => 1,
             _ if result > 0 => ty.bits(),
-            Op::Const { bits, .. } => 64 - bits.leading_zeros(),
             Op::Zext { a, .. } => self.zero_extended_from(a),
             Op::Load { mem, signed: false, .. } => mem.bits(),
             Op::Compare { .. } | Op::FpCompare { .. } | Op::StoreCond { .. } => 1,
@@ -92,10 +91,6 @@ impl Code {
     fn sign_extended_from(&self, v: Value) -> u32 {
         let ty = self.type_of(v);
         let bound = match *self.def(v).0 {
-            Op::Const { bits, .. } => {
-                let bits = eval::sign_extend(bits, ty.bits()) as u64;
-                65 - bits.leading_zeros().max(bits.leading_ones())
-            }
             Op::Sext { a, .. } => self.type_of(a).bits(),
             Op::Load { mem, signed: true, .. } => mem.bits(),
             Op::Extract { len, signed: true, .. } => len.into(),
@@ -111,7 +106,6 @@ impl Code {
     pub(super) fn boolean(&self, v: Value) -> Option<Value> {
         match *self.def(v).0 {
             Op::Zext { a, .. } => self.boolean(a),
-            Op::Const { .. } => None,
             _ => (self.type_of(v) == Type::I8 && self.zero_extended_from(v) <= 1).then_some(v),
         }
     }
