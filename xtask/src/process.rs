@@ -79,7 +79,8 @@ pub(crate) fn output_within(command: &mut Command, limit: Duration) -> Result<Ou
     Ok(Output { status, stdout: collect(stdout), stderr: collect(stderr) })
 }
 
-fn read_to_end(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+/// Reads a stream to its end on a thread of its own.
+pub(crate) fn read_to_end(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         // What came before an error is still worth showing.
@@ -98,7 +99,8 @@ fn is_file(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
-fn describe(command: &Command) -> String {
+/// A command line, for people.
+pub(crate) fn describe(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(OsStr::to_string_lossy)
