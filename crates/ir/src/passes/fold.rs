@@ -166,7 +166,7 @@ impl Code {
         use BinOp::*;
         let ones = ty.mask();
         let (smallest, largest) = (1 << (ty.bits() - 1), ones >> 1);
-        if shifts(op) && y % u64::from(ty.bits()) == 0 {
+        if shifts(op) && y.is_multiple_of(u64::from(ty.bits())) {
             return Folded::Value(a);
         }
         match (op, y) {
