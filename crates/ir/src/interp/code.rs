@@ -117,6 +117,20 @@ impl Code {
     }
 }
 
+#[cfg(test)]
+impl Code {
+    /// Words between head and links, for tests that look at what was emitted.
+    pub(super) fn words(&self) -> &[u64] {
+        // SAFETY: inside the allocation; only links change.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.words.add(HEAD_WORDS).as_ptr(),
+                (self.len - self.links) as usize - HEAD_WORDS,
+            )
+        }
+    }
+}
+
 impl Drop for Code {
     fn drop(&mut self) {
         let words = std::ptr::slice_from_raw_parts_mut(self.words.as_ptr(), self.len as usize);

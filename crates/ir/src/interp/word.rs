@@ -42,9 +42,9 @@ macro_rules! opcodes {
                 }
             }
 
-            /// All pairs.
+            /// All pairs, with what they are made of.
             #[cfg(test)]
-            pub(super) const PAIRS: &[Self] = &[$(Self::$pair),*];
+            pub(super) const PAIRS: &[(Self, [Self; 2])] = &[$((Self::$pair, [Self::$first, Self::$second])),*];
         }
     };
 }

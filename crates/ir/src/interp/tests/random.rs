@@ -4,7 +4,7 @@ use super::machine::{Cpu, MODEL, Machine, REGISTERS, SLOTS, describe};
 use crate::{
     Block, Builder, Terminal,
     block::LinkHint,
-    interp::{self, Code, End},
+    interp::{self, Code, End, word::Opc},
     op::{BinOp, Cond, FmaOp, FpBinOp, FpCond, FpOverflow, Op, RmwOp, UnOp, VecBinOp, VecUnOp},
     reference,
     types::{
@@ -576,4 +576,90 @@ fn random_blocks_reach_every_end_and_mostly_compile() {
     assert!(count(|e| matches!(e, End::Exit)) > 20);
     assert!(count(|e| matches!(e, End::Trap { .. })) > 20);
     assert!(count(|e| matches!(e, End::Fault { .. })) > 100);
+}
+
+/// A block as a RISC-V lifter makes them: each instruction reads registers and sets one, or stores, or ends the block.
+fn guest_like_block(rng: &mut Rng) -> Block {
+    let mut b = Builder::new(SLOTS, 0, MODEL);
+    let flags = MemFlags::plain(MmuIndex(0));
+    let kinds: Vec<_> = (0..rng.below(3) + 1).map(|_| rng.below(16)).collect();
+    for i in 0..rng.below(6) as u32 {
+        b.insn_start(i * 4, 4);
+        let [d, x, y] = [(); 3].map(|()| Slot(rng.below(REGISTERS.into()) as u16));
+        let (vx, vy) = (b.get(x), b.get(y));
+        let imm = rng.pick(&[0, 1, 3, 8, 255, 4000, !0, !7]);
+        let value = match rng.pick(&kinds) {
+            0 => vx,
+            1 => b.iconst(Type::I64, imm),
+            2 => b.pc_rel(imm as i64),
+            3 => b.bin_imm(BinOp::Add, vx, imm),
+            4 => {
+                let op = rng.pick(&[BinOp::Add, BinOp::Sub, BinOp::Mul, BinOp::Or, BinOp::Xor]);
+                b.bin(op, vx, vy)
+            }
+            5 => b.bin_imm(rng.pick(&[BinOp::And, BinOp::Shl, BinOp::ShrU]), vx, imm & 63),
+            6 => b.extract(vx, 4, 20, false),
+            7 => {
+                let shifted = b.bin_imm(BinOp::Shl, vx, 3);
+                b.add(shifted, vy)
+            }
+            8 => {
+                let c = b.compare(Cond::LtU, vx, vy);
+                b.zext(Type::I64, c)
+            }
+            9 => {
+                let low = b.trunc(Type::I32, vx);
+                let sum = b.bin_imm(BinOp::Add, low, imm & 0xff);
+                b.sext(Type::I64, sum)
+            }
+            kind => {
+                // Mostly where RAM is.
+                let base = if rng.below(6) == 0 { vx } else { b.bin_imm(BinOp::And, vx, 0xff8) };
+                let addr = if kind % 2 == 0 { vx } else { base };
+                match kind {
+                    10 | 11 => {
+                        b.store(Type::I64, addr, vy, flags);
+                        continue;
+                    }
+                    12 | 13 => b.load(Type::I64, Type::I64, false, addr, flags),
+                    14 => b.load(Type::I64, Type::I8, false, addr, flags),
+                    _ => b.load(Type::I64, Type::I32, true, base, flags),
+                }
+            }
+        };
+        b.set(d, value);
+    }
+    let (x, y, zero) = (b.get(Slot(1)), b.get(Slot(2)), b.iconst(Type::I64, 0));
+    let (taken, not_taken) = (8, 4);
+    let terminal = match rng.below(8) {
+        0 => Terminal::Jump { offset: 64, hint: LinkHint::None },
+        1 => Terminal::Indirect { pc: x, hint: LinkHint::None },
+        2 => Terminal::Branch { c: b.compare(Cond::Eq, x, y), taken, not_taken },
+        3 => Terminal::Branch { c: b.compare(Cond::Ne, x, y), taken, not_taken },
+        4 => Terminal::Branch { c: b.compare(Cond::Eq, x, zero), taken, not_taken },
+        5 => Terminal::Branch { c: b.compare(Cond::Ne, x, zero), taken, not_taken },
+        6 => Terminal::Branch { c: b.compare(Cond::LtU, x, y), taken, not_taken },
+        _ => Terminal::Exit { offset: 0 },
+    };
+    b.end(terminal);
+    b.finish()
+}
+
+#[test]
+fn every_pair_of_operations_runs_as_its_halves_do() {
+    let mut unseen: Vec<_> = Opc::PAIRS.to_vec();
+    for seed in 0..30_000 {
+        let mut rng = Rng::new(seed);
+        let block = guest_like_block(&mut rng);
+        let mut cpu = random_cpu(seed);
+        cpu.near[..4].fill_with(|| rng.below(0x400) * 8);
+        check(&block, &cpu);
+        let code = Code::compile(&block).unwrap();
+        // The second word keeps its code; no word of these blocks that is no operation looks like a pair.
+        for words in code.words().windows(2) {
+            let [first, second] = [words[0] as u8, words[1] as u8];
+            unseen.retain(|&(pair, [_, y])| (pair as u8, y as u8) != (first, second));
+        }
+    }
+    assert_eq!(unseen, []);
 }
