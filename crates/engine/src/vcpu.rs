@@ -260,6 +260,7 @@ impl<G: Guest> SoftVcpu<G> {
             if !self.others_are_done() {
                 continue;
             }
+            let mut due = self.guest.slice_done(&mut self.cpu);
             let now = self.env.now();
             let lines = self.peer.signal().lines();
             if self.wait {
@@ -272,9 +273,11 @@ impl<G: Guest> SoftVcpu<G> {
             }
             if let Some(interrupt) = self.guest.pending(&self.cpu, lines, now) {
                 self.take(interrupt);
+                due = self.guest.slice_done(&mut self.cpu);
             }
             let insns = self.cpu.header().insns;
-            let budget = end.map_or(SLICE_INSNS, |end| end.saturating_sub(insns).min(SLICE_INSNS));
+            let slice = due.clamp(1, SLICE_INSNS);
+            let budget = end.map_or(slice, |end| end.saturating_sub(insns).min(slice));
             if budget == 0 {
                 break Exit::Limit;
             }

@@ -237,6 +237,13 @@ pub trait Guest: Sized + Send + Sync + 'static {
     /// When `pending` may change by time alone.
     fn deadline_ns(&self, cpu: &Self::Cpu) -> Option<u64>;
 
+    /// Called between runs of translated code, before [`Self::pending`]: counters may have overflowed (riscv64's
+    /// Sscofpmf now, A64's PMU in its turn). Gives how many instructions may pass before the next call is due; at most
+    /// a block more than that pass.
+    fn slice_done(&self, _cpu: &mut Self::Cpu) -> u64 {
+        u64::MAX
+    }
+
     /// Is this trap a call to firmware that the machine provides itself (SBI, PSCI, hcall)? It is then handed to
     /// the machine, with pc at the calling instruction, instead of being taken.
     fn is_firmware_call(&self, cpu: &Self::Cpu, trap: Self::Trap) -> bool;
