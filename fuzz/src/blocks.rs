@@ -110,7 +110,10 @@ pub fn block(input: &mut Input<'_>) -> Block {
 
 /// Makes one thing wrong, or keeps it right by chance.
 fn damage(block: &mut Block, how: u8) {
-    let at = usize::from(how) * 7 % block.insts.len().max(1);
+    if block.insts.is_empty() {
+        return;
+    }
+    let at = usize::from(how) * 7 % block.insts.len();
     match how % 6 {
         0 => block.len = block.len.wrapping_add(1),
         1 => block.insts.swap_remove(at).op = Op::Fence { order: Order::Relaxed },

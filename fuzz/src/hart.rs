@@ -2,8 +2,8 @@
 //! chooses, and never longer than it is told to.
 //!
 //! RAM from [`RAM`]: trap handlers that step over the trapping instruction, at 0 (M) and 0x40 (S); a prologue that
-//! writes CSRs and enters the code with `mret`, at 0x100; its values, at 0x800; the code, from 0x1000 and repeated up to
-//! 0x8000; page tables that map everything onto itself, for S-mode at 0x80000 and for U-mode at 0x81000.
+//! writes CSRs and enters the code with `mret`, at 0x100; its values, at 0x800; the code, from 0x1e00, repeated up to
+//! 0x2200 and in a loop; page tables that map everything onto itself, for S-mode at 0x80000 and for U-mode at 0x81000.
 
 mod watchdog;
 
@@ -20,13 +20,18 @@ pub const RAM_BYTES: u64 = 1 << 20;
 const S_HANDLER: u64 = RAM + 0x40;
 const PROLOGUE: u64 = RAM + 0x100;
 const VALUES: u64 = RAM + 0x800;
-const CODE: u64 = RAM + 0x1000;
-const CODE_BYTES: usize = 0x7000;
+const CODE: u64 = RAM + 0x1e00;
+/// Half of it lies in the next page. More would only take longer to translate.
+const CODE_BYTES: usize = 0x400;
+/// `c.nop`.
+const NOP: [u8; 2] = [1, 0];
+/// `j CODE` from the end of the code.
+const LOOP: u32 = 0xc01f_f06f;
 const S_TABLE: u64 = RAM + 0x8_0000;
 const U_TABLE: u64 = RAM + 0x8_1000;
 /// CSR writes of an input, beside those that every run starts with.
 const WRITES: usize = 12;
-/// Room for translated code: small, so that running out of it is common.
+/// Room for translated code: as little as makes long inputs run out of it.
 const CODE_LIMIT_BYTES: usize = 64 << 10;
 
 /// `csrr t6, xepc; addi t6, t6, 4; csrw xepc, t6; xret`.
@@ -133,14 +138,14 @@ impl Start {
             |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
         // Leaves of 1 GiB: valid, all permissions, accessed and dirty; with U in the second table.
         let table = |bits: u64| doublewords(&[0, 1, 2, 3].map(|gib| gib << 28 | bits));
-        let mut code = self.code.repeat(CODE_BYTES / self.code.len().max(1));
-        code.truncate(CODE_BYTES);
+        let code = if self.code.is_empty() { &NOP } else { &self.code[..] };
+        let code = code.iter().copied().cycle().take(CODE_BYTES).chain(LOOP.to_le_bytes());
         let parts = [
             (RAM, words(&M_HANDLER)),
             (S_HANDLER, words(&S_HANDLER_CODE)),
             (PROLOGUE, words(&self.prologue)),
             (VALUES, doublewords(&self.values)),
-            (CODE, code),
+            (CODE, code.collect()),
             (S_TABLE, table(0xcf)),
             (U_TABLE, table(0xdf)),
         ];
