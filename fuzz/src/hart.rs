@@ -3,7 +3,7 @@
 //!
 //! RAM from [`RAM`]: trap handlers that step over the trapping instruction, at 0 (M) and 0x40 (S); a prologue that
 //! writes CSRs and enters the code with `mret`, at 0x100; its values, at 0x800; the code, from 0x1e00, repeated up to
-//! 0x2200 and in a loop; page tables that map everything onto itself, for S-mode at 0x80000 and for U-mode at 0x81000.
+//! 0x2200 and in a loop; page tables that map everything onto itself, for S-mode at 0x10000 and for U-mode at 0x11000.
 
 mod watchdog;
 
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 /// Start of RAM.
 pub const RAM: u64 = 0x8000_0000;
 /// Bytes of RAM.
-pub const RAM_BYTES: u64 = 1 << 20;
+pub const RAM_BYTES: u64 = 128 << 10;
 const S_HANDLER: u64 = RAM + 0x40;
 const PROLOGUE: u64 = RAM + 0x100;
 const VALUES: u64 = RAM + 0x800;
@@ -27,8 +27,8 @@ const CODE_BYTES: usize = 0x400;
 const NOP: [u8; 2] = [1, 0];
 /// `j CODE` from the end of the code.
 const LOOP: u32 = 0xc01f_f06f;
-const S_TABLE: u64 = RAM + 0x8_0000;
-const U_TABLE: u64 = RAM + 0x8_1000;
+const S_TABLE: u64 = RAM + 0x1_0000;
+const U_TABLE: u64 = RAM + 0x1_1000;
 /// CSR writes of an input, beside those that every run starts with.
 const WRITES: usize = 12;
 /// Room for translated code: as little as makes long inputs run out of it.
@@ -157,7 +157,7 @@ impl Start {
 
 /// RAM of one hart.
 pub fn ram() -> GuestMemory {
-    GuestMemory::new(&[(Gpa(RAM), RAM_BYTES)]).expect("the host has 1 MiB")
+    GuestMemory::new(&[(Gpa(RAM), RAM_BYTES)]).expect("the host has 128 KiB")
 }
 
 /// A hart that can be run in bounded time.
