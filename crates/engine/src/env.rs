@@ -122,6 +122,26 @@ impl<G: Guest> VcpuEnv<G> {
         std::mem::take(&mut self.attention)
     }
 
+    // --- cached translations
+
+    /// Drops cached translations.
+    pub(crate) fn flush_tlb(&mut self, what: TlbFlush) {
+        self.tlb.flush(what);
+        self.check_generations();
+    }
+
+    fn set_address_space(&mut self, id: u64) {
+        self.tlb.set_address_space(id);
+        self.check_generations();
+    }
+
+    /// The jump cache is tagged with the TLB's generations, which may have started over.
+    fn check_generations(&mut self) {
+        if self.tlb.take_started_over() {
+            self.jump_cache.clear();
+        }
+    }
+
     // --- translated code
 
     /// Forgets blocks whose guest code was overwritten since the last call, or that a code fence puts in doubt.
@@ -686,10 +706,10 @@ impl<G: Guest> HelperEnv<G> for VcpuEnv<G> {
         self.translate_gva(cpu, (gva, 1), access, mmu)
     }
     fn flush_tlb(&mut self, what: TlbFlush) {
-        self.tlb.flush(what);
+        Self::flush_tlb(self, what);
     }
     fn set_address_space(&mut self, id: u64) {
-        self.tlb.set_address_space(id);
+        Self::set_address_space(self, id);
     }
     fn sync_code(&mut self) {
         self.sync = true;

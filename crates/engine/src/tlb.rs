@@ -45,6 +45,8 @@ impl Large {
 struct TableInfo {
     large: [Option<Large>; LARGE],
     next_large: usize,
+    /// A large translation was forgotten to make room; granules of it may still have entries.
+    spilled: bool,
     used: bool,
 }
 
@@ -64,7 +66,8 @@ struct Set {
 /// One vCPU's TLB: `SETS` sets of one table a regime, all tables in one allocation.
 pub(crate) struct Tlb {
     entries: Box<[Entry]>,
-    /// Guest-physical granule of each entry, apart because only protection looks at it.
+    /// Guest-physical granule of each entry, and in its low bits log2 of the size of the translation it is part of.
+    /// Apart because only protection and flushes look at it.
     gpas: Box<[u64]>,
     tables: Box<[TableInfo]>,
     sets: [Set; SETS],
@@ -74,7 +77,13 @@ pub(crate) struct Tlb {
     base: usize,
     clock: u64,
     next_generation: u32,
+    /// Generations started over: what is tagged with one from before must go.
+    started_over: bool,
 }
+
+/// The part of a `gpas` word that is not the granule.
+const SHIFT_BITS: u64 = PAGE_SIZE - 1;
+const NO_GPA: u64 = u64::MAX & !SHIFT_BITS;
 
 impl Tlb {
     pub(crate) fn new(regimes: usize) -> Self {
@@ -82,7 +91,7 @@ impl Tlb {
             |i: usize| Set { address_space: (i == 0).then_some(0), last_used: 0, generation: i as u32 + 1 };
         Self {
             entries: vec![EMPTY; SETS * regimes * ENTRIES].into_boxed_slice(),
-            gpas: vec![u64::MAX; SETS * regimes * ENTRIES].into_boxed_slice(),
+            gpas: vec![NO_GPA; SETS * regimes * ENTRIES].into_boxed_slice(),
             tables: vec![TableInfo::default(); SETS * regimes].into_boxed_slice(),
             sets: std::array::from_fn(set),
             regimes,
@@ -90,6 +99,7 @@ impl Tlb {
             base: 0,
             clock: 0,
             next_generation: SETS as u32 + 1,
+            started_over: false,
         }
     }
 
@@ -110,8 +120,22 @@ impl Tlb {
     }
 
     fn renew(&mut self, set: usize) {
-        self.sets[set].generation = self.next_generation;
-        self.next_generation = self.next_generation.wrapping_add(1);
+        if self.next_generation == u32::MAX {
+            self.started_over = true;
+            for (set, generation) in self.sets.iter_mut().zip(1..) {
+                set.generation = generation;
+            }
+            self.next_generation = SETS as u32 + 1;
+        } else {
+            self.sets[set].generation = self.next_generation;
+            self.next_generation += 1;
+        }
+    }
+
+    /// Were generations used up and started over since the last call? Whoever tags anything with them must then forget
+    /// all of it.
+    pub(crate) fn take_started_over(&mut self) -> bool {
+        std::mem::take(&mut self.started_over)
     }
 
     fn clear_table(&mut self, table: usize) {
@@ -119,7 +143,7 @@ impl Tlb {
             self.tables[table] = TableInfo::default();
             let entries = table * ENTRIES..(table + 1) * ENTRIES;
             self.entries[entries.clone()].fill(EMPTY);
-            self.gpas[entries].fill(u64::MAX);
+            self.gpas[entries].fill(NO_GPA);
         }
     }
 
@@ -134,16 +158,27 @@ impl Tlb {
             *entry = EMPTY;
         }
         // A flush of any address inside a large page drops all of it.
-        for slot in 0..LARGE {
-            let Some(large) = self.tables[table].large[slot].filter(|large| large.covers(gva)) else {
-                continue;
-            };
-            self.tables[table].large[slot] = None;
-            for entry in &mut self.entries[table * ENTRIES..(table + 1) * ENTRIES] {
-                let tag = [entry.load, entry.store, entry.fetch].into_iter().find(|tag| *tag != INVALID);
-                if tag.is_some_and(|tag| large.covers(tag)) {
-                    *entry = EMPTY;
-                }
+        let info = &mut self.tables[table];
+        let mut any = info.spilled;
+        for slot in &mut info.large {
+            if slot.is_some_and(|large| large.covers(gva)) {
+                *slot = None;
+                any = true;
+            }
+        }
+        if any {
+            self.clear_large(table, gva);
+        }
+    }
+
+    /// Drops the entries that are part of a large translation which covers `gva`.
+    fn clear_large(&mut self, table: usize, gva: u64) {
+        for at in table * ENTRIES..(table + 1) * ENTRIES {
+            let entry = &mut self.entries[at];
+            let shift = self.gpas[at] & SHIFT_BITS;
+            let tag = [entry.load, entry.store, entry.fetch].into_iter().find(|tag| *tag != INVALID);
+            if tag.is_some_and(|tag| tag >> shift == gva >> shift) {
+                *entry = EMPTY;
             }
         }
     }
@@ -159,6 +194,7 @@ impl Tlb {
         table.used = true;
         if u32::from(page.shift) > PAGE_SHIFT && !table.large.iter().flatten().any(|large| large.covers(gva))
         {
+            table.spilled |= table.large[table.next_large].is_some();
             table.large[table.next_large] = Some(Large { tag: gva, page: *page });
             table.next_large = (table.next_large + 1) % LARGE;
         }
@@ -166,7 +202,7 @@ impl Tlb {
         let tag = gva & !(PAGE_SIZE - 1);
         let allow = |yes: bool| if yes { tag } else { INVALID };
         let at = number * ENTRIES + index(gva);
-        self.gpas[at] = page.gpa.page_base().0;
+        self.gpas[at] = page.gpa.page_base().0 | u64::from(page.shift);
         self.entries[at] = Entry {
             load: allow(page.load),
             store: allow(page.store && writable),
@@ -177,7 +213,7 @@ impl Tlb {
 
     /// The guest-physical granule of a valid entry.
     pub(crate) fn gpa(&self, gva: u64, mmu: u8) -> Gpa {
-        Gpa(self.gpas[self.table_number(mmu) * ENTRIES + index(gva)])
+        Gpa(self.gpas[self.table_number(mmu) * ENTRIES + index(gva)]).page_base()
     }
 
     /// A remembered large translation that covers `gva`, moved to its granule.
@@ -191,8 +227,11 @@ impl Tlb {
     /// Drops a large translation whose permissions were not enough, so that the next fill replaces it.
     pub(crate) fn forget_large(&mut self, gva: u64, mmu: u8) {
         let number = self.table_number(mmu);
-        let slots = self.tables[number].large.iter_mut();
-        slots.filter(|slot| slot.is_some_and(|large| large.covers(gva))).for_each(|slot| *slot = None);
+        let info = &mut self.tables[number];
+        for slot in info.large.iter_mut().filter(|slot| slot.is_some_and(|large| large.covers(gva))) {
+            *slot = None;
+            info.spilled = true;
+        }
     }
 
     /// Makes stores to the granule at `gpa` take the slow path from now on, in every set.
@@ -200,7 +239,7 @@ impl Tlb {
         let base = gpa.page_base().0;
         for table in (0..self.tables.len()).filter(|&table| self.tables[table].used) {
             for at in table * ENTRIES..(table + 1) * ENTRIES {
-                if self.gpas[at] == base {
+                if self.gpas[at] & !SHIFT_BITS == base {
                     self.entries[at].store = INVALID;
                 }
             }
@@ -210,6 +249,7 @@ impl Tlb {
     /// Switches to the set of address space `id`, evicting the one unused for longest if it has none.
     pub(crate) fn set_address_space(&mut self, id: u64) {
         self.clock += 1;
+        self.sets[self.current].last_used = self.clock;
         let found = self.sets.iter().position(|set| set.address_space == Some(id));
         let chosen = found.unwrap_or_else(|| {
             let oldest = (0..SETS).min_by_key(|&set| self.sets[set].last_used).unwrap_or(0);
@@ -218,14 +258,14 @@ impl Tlb {
             self.renew(oldest);
             oldest
         });
-        self.sets[chosen].last_used = self.clock;
         self.current = chosen;
         self.base = chosen * self.regimes * ENTRIES;
     }
 
     /// Drops translations, and with them the generation of every set concerned.
     pub(crate) fn flush(&mut self, what: TlbFlush) {
-        let pages = what.len.div_ceil(PAGE_SIZE).max(1);
+        let offset = what.gva.map_or(0, |gva| gva.page_offset());
+        let pages = what.len.saturating_add(offset).div_ceil(PAGE_SIZE).max(1);
         for set in 0..SETS {
             if what.address_space.is_some_and(|id| self.sets[set].address_space != Some(id)) {
                 continue;
@@ -303,5 +343,76 @@ mod tests {
         let mut tlb = Tlb::new(1);
         tlb.fill(0x1000, 0, &page(0x8000, 4), Some(0), true);
         assert_eq!(tlb.entry(0x1000, 0).load, INVALID);
+    }
+
+    #[test]
+    fn switching_never_evicts_the_current_space_while_others_are_free() {
+        let mut tlb = Tlb::new(1);
+        for id in [5, 6, 7] {
+            tlb.fill(0x1000, 0, &page(0x8000, 12), Some(0), true);
+            tlb.set_address_space(id);
+        }
+        tlb.fill(0x1000, 0, &page(0x8000, 12), Some(0), true);
+        for id in [0, 5, 6, 7, 0] {
+            tlb.set_address_space(id);
+            assert_eq!(tlb.entry(0x1000, 0).load, 0x1000, "space {id}");
+        }
+        // A fifth takes the place of the one that was left first: 5.
+        tlb.set_address_space(8);
+        tlb.set_address_space(0);
+        assert_eq!(tlb.entry(0x1000, 0).load, 0x1000);
+        tlb.set_address_space(5);
+        assert_eq!(tlb.entry(0x1000, 0).load, INVALID);
+    }
+
+    #[test]
+    fn a_flush_drops_large_pages_that_are_remembered_no_more() {
+        let mut tlb = Tlb::new(1);
+        // More large pages than are remembered, each at a granule of its own place in the table.
+        for n in 0..=LARGE as u64 {
+            tlb.fill(n << 21 | n << 12, 0, &page(n << 21 | n << 12, 21), Some(0), true);
+        }
+        assert_eq!((tlb.large(0, 0), tlb.entry(0, 0).load), (None, 0));
+        tlb.flush(TlbFlush { gva: Some(Gva(0x1f_f000)), ..TlbFlush::default() });
+        assert_eq!(tlb.entry(0, 0).load, INVALID);
+        assert_eq!(tlb.entry(1 << 21 | 1 << 12, 0).load, 1 << 21 | 1 << 12);
+
+        // Forgotten for want of permissions, and found smaller afterwards.
+        let mut tlb = Tlb::new(1);
+        tlb.fill(0x40_1000, 0, &page(0x20_1000, 21), Some(0), true);
+        tlb.forget_large(0x40_2000, 0);
+        tlb.fill(0x40_2000, 0, &page(0x20_2000, 12), Some(0), true);
+        tlb.flush(TlbFlush { gva: Some(Gva(0x40_2000)), ..TlbFlush::default() });
+        assert_eq!(tlb.entry(0x40_1000, 0).load, INVALID);
+    }
+
+    #[test]
+    fn a_flush_covers_every_page_its_bytes_touch() {
+        let mut tlb = Tlb::new(1);
+        for gva in [0x1000, 0x2000, 0x3000] {
+            tlb.fill(gva, 0, &page(0x8000, 12), Some(0), true);
+        }
+        tlb.flush(TlbFlush { gva: Some(Gva(0x1800)), len: PAGE_SIZE, address_space: None });
+        assert_eq!([0x1000, 0x2000, 0x3000].map(|gva| tlb.entry(gva, 0).load), [INVALID, INVALID, 0x3000]);
+        tlb.flush(TlbFlush { gva: Some(Gva(u64::MAX)), len: u64::MAX, address_space: None });
+        assert_eq!(tlb.entry(0x3000, 0).load, INVALID);
+        tlb.fill(0, 0, &page(0x8000, 12), Some(0), true);
+        tlb.flush(TlbFlush { gva: Some(Gva(u64::MAX)), len: 2, address_space: None });
+        assert_eq!(tlb.entry(0, 0).load, INVALID);
+    }
+
+    #[test]
+    fn generations_stay_unique_when_they_start_over() {
+        let mut tlb = Tlb::new(1);
+        tlb.set_address_space(1);
+        tlb.next_generation = u32::MAX;
+        tlb.sets[0].generation = 3;
+        tlb.flush(TlbFlush { address_space: Some(1), ..TlbFlush::default() });
+        assert!(tlb.take_started_over() && !tlb.take_started_over());
+        let mut generations = [0, 1, 2, 3].map(|set| tlb.sets[set].generation);
+        generations.sort_unstable();
+        assert!(
+            generations.windows(2).all(|pair| pair[0] != pair[1]) && tlb.next_generation > generations[3]
+        );
     }
 }

@@ -302,7 +302,7 @@ impl<G: Guest> SoftVcpu<G> {
         let (requests, ticket) = self.peer.take();
         for request in requests {
             match request {
-                Request::FlushTlb(what) => self.env.tlb.flush(what),
+                Request::FlushTlb(what) => self.env.flush_tlb(what),
                 Request::SyncCode => self.env.sync_provisional(),
                 Request::Protect(gpa) => self.env.tlb.protect(gpa),
                 Request::PowerOn(set_up) | Request::Call(set_up) => set_up(&self.guest, &mut self.cpu),
