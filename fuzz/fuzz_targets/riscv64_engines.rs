@@ -4,8 +4,9 @@
 use isomer_core::Gpa;
 use isomer_engine::{EngineKind, Exit};
 use isomer_fuzz::{
-    hart::{Hart, Parts, RAM, RAM_BYTES, Start},
+    hart::{Hart, Parts, RAM, RAM_BYTES, Start, programs},
     input::Input,
+    seeds,
 };
 use isomer_riscv64::{Cpu, Extensions};
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +17,7 @@ const SLICES: u32 = 4;
 /// Attempts to stop both at the same instruction: engines run whole blocks.
 const ATTEMPTS: u32 = 40;
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: seeds::plant(programs::seeds(&[])), |data: &[u8]| {
     let mut input = Input::new(data);
     let mut start = Start::new(&mut input, |input| input.rest().to_vec());
     // Entropy is the one thing that differs from run to run.

@@ -18,9 +18,9 @@ use isomer_devices::{
 };
 use isomer_engine::{EngineKind, Exit, Group};
 use isomer_fuzz::{
-    hart::{Hart, Parts, Start},
+    hart::{Hart, Parts, Start, programs},
     input::Input,
-    virtio,
+    seeds, virtio,
 };
 use isomer_machine::firmware::sbi::Sbi;
 use isomer_riscv64::Riscv64;
@@ -33,7 +33,7 @@ const SLICES: u32 = 10;
 /// Guest time that passes between looks, in nanoseconds.
 const TICK_NS: u64 = 100_000;
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: seeds::plant(programs::seeds(&[0])), |data: &[u8]| {
     let mut input = Input::new(data);
     let with_sbi = input.flag();
     let start = Start::new(&mut input, |input| input.rest().to_vec());

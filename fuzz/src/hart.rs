@@ -5,6 +5,7 @@
 //! writes CSRs and enters the code with `mret`, at 0x100; its values, at 0x800; the code, from 0x1e00, repeated up to
 //! 0x2200 and in a loop; page tables that map everything onto itself, for S-mode at 0x10000 and for U-mode at 0x11000.
 
+pub mod programs;
 mod watchdog;
 
 use crate::input::Input;
