@@ -69,7 +69,7 @@ pub fn drive_rings<V: VirtioDevice>(
 ) {
     let memory = ram();
     let mut device = VirtioMmio::new(device, memory.clone(), IrqLine::unconnected());
-    set_up(&mut device, u64::MAX, 3);
+    set_up(&mut device, u64::MAX, 2);
     while !input.is_empty() {
         match input.u8() % 8 {
             0 => host(device.device(), input),
@@ -154,14 +154,14 @@ fn write_descriptor(memory: &GuestMemory, input: &mut Input<'_>) {
     memory.write(Gpa(table + 16 * index), &descriptor.to_le_bytes()).expect("tables are in RAM");
 }
 
-/// Appends `head` to a queue's available ring. The ring's size is read from nowhere: it is 16 unless the input said
+/// Appends `head` to a queue's available ring. The ring's size is read from nowhere: it is 8 unless the input said
 /// otherwise, and a wrong slot is one more hostile ring.
 fn publish(memory: &GuestMemory, queue: u64, head: u16) {
     let ring = RAM + queue * QUEUE_STRIDE + DRIVER_AREA;
     let mut index = [0; 2];
     memory.read(Gpa(ring + 2), &mut index).expect("rings are in RAM");
     let index = u16::from_le_bytes(index);
-    memory.write(Gpa(ring + 4 + 2 * u64::from(index % 16)), &head.to_le_bytes()).expect("rings are in RAM");
+    memory.write(Gpa(ring + 4 + 2 * u64::from(index % 8)), &head.to_le_bytes()).expect("rings are in RAM");
     memory.write(Gpa(ring + 2), &index.wrapping_add(1).to_le_bytes()).expect("rings are in RAM");
 }
 
@@ -241,7 +241,7 @@ pub fn no_event<V>(_: &V, _: &mut Input<'_>) {}
 pub fn request_seed(queue: u8, parts: &[(u32, bool)], through_registers: bool) -> Vec<u8> {
     let mut steps: Vec<Vec<u8>> = Vec::new();
     if through_registers {
-        steps.push(vec![1, 0xe0, 3]);
+        steps.push(vec![1, 0xe0, 2]);
     }
     for (index, &(len, writable)) in (0u8..).zip(parts) {
         let more = usize::from(index) + 1 < parts.len();
