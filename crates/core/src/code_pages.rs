@@ -7,8 +7,8 @@
 
 use crate::{VcpuSignal, addr::PAGE_SHIFT};
 use std::sync::{
-    Arc, RwLock,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
 /// Low bit of a granule's word: some translation was made from the current contents.
@@ -16,22 +16,48 @@ const HAS_CODE: u32 = 1;
 /// The generation lives above the mark.
 const GENERATION_STEP: u32 = 2;
 
+/// What all regions of one machine share: how often translated code was overwritten, and who must hear of it.
+#[derive(Debug, Default)]
+pub struct CodeWatch {
+    /// Rises before a granule's generation does,
+    begun: AtomicU64,
+    /// and this one afterwards. Apart because a second writer finds the mark cleared by a first one that may not have
+    /// got as far as telling anybody.
+    done: AtomicU64,
+    listeners: RwLock<Vec<Arc<VcpuSignal>>>,
+}
+
+impl CodeWatch {
+    /// How many invalidations are complete. Ask before looking at generations, and [`Self::changed_since`] later.
+    pub fn epoch(&self) -> u64 {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    /// May generations have risen that a look at them just after `epoch` did not see?
+    pub fn changed_since(&self, epoch: u64) -> bool {
+        self.begun.load(Ordering::SeqCst) != epoch
+    }
+
+    /// Registers a vCPU that must look up when translated code is overwritten.
+    pub fn add_listener(&self, vcpu: Arc<VcpuSignal>) {
+        self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(vcpu);
+    }
+}
+
 /// One word a granule of a RAM region: `generation << 1 | has_code`.
 #[derive(Debug)]
 pub struct CodePages {
     words: Box<[AtomicU32]>,
-    /// Rises with every invalidation in any granule: a cheap "did anything change" for engines.
-    epoch: Arc<AtomicU64>,
-    listeners: Arc<RwLock<Vec<Arc<VcpuSignal>>>>,
+    watch: Arc<CodeWatch>,
 }
 
 impl CodePages {
-    /// Tracks `len` bytes of RAM; `epoch` and `listeners` are shared by all regions of one machine.
-    pub fn new(len: u64, epoch: Arc<AtomicU64>, listeners: Arc<RwLock<Vec<Arc<VcpuSignal>>>>) -> Self {
+    /// Tracks `len` bytes of RAM.
+    pub fn new(len: u64, watch: Arc<CodeWatch>) -> Self {
         let granules = (len >> PAGE_SHIFT) as usize;
         // A zeroed allocation stays untouched host memory until code is marked.
         let words = std::iter::repeat_with(AtomicU32::default).take(granules).collect();
-        Self { words, epoch, listeners }
+        Self { words, watch }
     }
 
     fn word(&self, offset: u64) -> Option<&AtomicU32> {
@@ -41,7 +67,10 @@ impl CodePages {
     /// Marks the granule at byte `offset` as translated; returns the generation the translation belongs to.
     /// Call it before reading the code bytes, so that a racing write is seen as a newer generation.
     pub fn mark(&self, offset: u64) -> u32 {
-        self.word(offset).map_or(0, |word| word.fetch_or(HAS_CODE, Ordering::SeqCst) >> 1)
+        let generation = self.word(offset).map_or(0, |word| word.fetch_or(HAS_CODE, Ordering::SeqCst) >> 1);
+        // With the fence in `written`: either that writer sees the mark, or we see what it wrote.
+        fence(Ordering::SeqCst);
+        generation
     }
 
     /// The granule's present generation.
@@ -59,23 +88,25 @@ impl CodePages {
         if len == 0 {
             return;
         }
+        fence(Ordering::SeqCst);
         let first = offset >> PAGE_SHIFT;
-        let last = (offset + len as u64 - 1) >> PAGE_SHIFT;
-        let mut dropped = false;
-        for granule in first..=last {
+        let last = ((offset + len as u64 - 1) >> PAGE_SHIFT).min(self.words.len() as u64);
+        let marked = |granule: &u64| self.has_code(granule << PAGE_SHIFT);
+        if !(first..=last).any(|granule| marked(&granule)) {
+            return;
+        }
+        let watch = &*self.watch;
+        watch.begun.fetch_add(1, Ordering::SeqCst);
+        for granule in (first..=last).filter(marked) {
             let Some(word) = self.words.get(granule as usize) else { break };
-            if word.load(Ordering::Acquire) & HAS_CODE == 0 {
-                continue;
-            }
             let step = |w: u32| (w & HAS_CODE != 0).then(|| (w & !HAS_CODE).wrapping_add(GENERATION_STEP));
-            dropped |= word.fetch_update(Ordering::SeqCst, Ordering::Acquire, step).is_ok();
+            // If somebody else was first, that is as good.
+            let _ = word.fetch_update(Ordering::SeqCst, Ordering::Acquire, step);
         }
-        if dropped {
-            self.epoch.fetch_add(1, Ordering::SeqCst);
-            if let Ok(listeners) = self.listeners.read() {
-                listeners.iter().for_each(|vcpu| vcpu.kick());
-            }
-        }
+        watch.done.fetch_add(1, Ordering::SeqCst);
+        // Those that sleep look when they wake: they need not be woken for this.
+        let listeners = watch.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().for_each(|vcpu| vcpu.attention().store(1, Ordering::SeqCst));
     }
 }
 
@@ -85,16 +116,38 @@ mod tests {
 
     #[test]
     fn a_write_to_marked_code_raises_the_generation_once() {
-        let epoch = Arc::new(AtomicU64::new(0));
-        let pages = CodePages::new(4 << PAGE_SHIFT, epoch.clone(), Arc::default());
+        let watch = Arc::new(CodeWatch::default());
+        let vcpu = Arc::new(VcpuSignal::default());
+        watch.add_listener(vcpu.clone());
+        let pages = CodePages::new(4 << PAGE_SHIFT, watch.clone());
         let generation = pages.mark(0x1000);
         pages.written(0x0, 8);
-        assert_eq!((pages.generation(0x1000), epoch.load(Ordering::SeqCst)), (generation, 0));
+        assert_eq!((pages.generation(0x1000), watch.epoch()), (generation, 0));
+        assert!(!watch.changed_since(0) && !vcpu.take_attention());
         pages.written(0xffc, 8);
         assert_eq!(pages.generation(0x1000), generation + 1);
-        assert!(!pages.has_code(0x1000));
+        assert!(!pages.has_code(0x1000) && watch.changed_since(0) && vcpu.take_attention());
         pages.written(0x1000, 8);
-        assert_eq!((pages.generation(0x1000), epoch.load(Ordering::SeqCst)), (generation + 1, 1));
+        assert_eq!((pages.generation(0x1000), watch.epoch()), (generation + 1, 1));
+        assert!(!watch.changed_since(1) && !vcpu.take_attention());
         pages.written(u64::from(u32::MAX), 8); // beyond the region: nothing to do
+        pages.mark(0x3000);
+        pages.written(0x2ff8, 0x10_0000); // far beyond, in part: what is there counts
+        assert_eq!((pages.generation(0x3000), watch.epoch()), (1, 2));
+    }
+
+    /// A second writer, which finds nothing to do because a first one is just about to tell, may tell of its own write
+    /// by other means: whoever asks then must not hear "nothing changed".
+    #[test]
+    fn an_invalidation_under_way_counts_as_a_change() {
+        let watch = Arc::new(CodeWatch::default());
+        let pages = CodePages::new(1 << PAGE_SHIFT, watch.clone());
+        pages.mark(0);
+        let epoch = watch.epoch();
+        watch.begun.fetch_add(1, Ordering::SeqCst); // the first writer, stopped in the middle of `written`
+        pages.words[0].store(GENERATION_STEP, Ordering::SeqCst);
+        pages.written(0, 8);
+        assert!(watch.changed_since(epoch));
+        assert!(watch.changed_since(watch.epoch()), "and again, until it has told");
     }
 }

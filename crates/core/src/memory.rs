@@ -2,15 +2,11 @@
 //! other processes), wrapped so that `virtio-queue` and loaders work on it.
 #![allow(unsafe_code)]
 
-use crate::{Gpa, VcpuSignal, code_pages::CodePages};
-use std::{
-    fs::File,
-    ptr::NonNull,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+use crate::{
+    Gpa,
+    code_pages::{CodePages, CodeWatch},
 };
+use std::{fs::File, ptr::NonNull, sync::Arc};
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion, MmapRegion,
     bitmap::{Bitmap, BitmapSlice, WithBitmapSlice},
@@ -90,16 +86,14 @@ unsafe impl Sync for RamRegion {}
 pub struct GuestMemory {
     map: Arc<RamMap>,
     regions: Arc<[RamRegion]>,
-    epoch: Arc<AtomicU64>,
-    listeners: Arc<RwLock<Vec<Arc<VcpuSignal>>>>,
+    watch: Arc<CodeWatch>,
 }
 
 impl GuestMemory {
     /// Makes RAM regions `(start, bytes)`. Bytes must be multiples of 4 KiB; memory starts as zeros and is
     /// only taken from the host when touched.
     pub fn new(layout: &[(Gpa, u64)]) -> Result<Self, MemoryError> {
-        let epoch = Arc::new(AtomicU64::new(0));
-        let listeners = Arc::new(RwLock::new(Vec::new()));
+        let watch = Arc::new(CodeWatch::default());
         let mut mapped = Vec::new();
         let mut regions = Vec::new();
         for &(gpa, len) in layout {
@@ -107,7 +101,7 @@ impl GuestMemory {
             if len == 0 || len % crate::PAGE_SIZE != 0 || gpa.0 % crate::PAGE_SIZE != 0 {
                 return Err(layout_error("empty or not a multiple of 4 KiB"));
             }
-            let code = Arc::new(CodePages::new(len, epoch.clone(), listeners.clone()));
+            let code = Arc::new(CodePages::new(len, watch.clone()));
             let tracker = WriteTracker { pages: code.clone(), base: 0 };
             let mmap = map_shared(len, tracker)?;
             let host = NonNull::new(mmap.as_ptr()).ok_or_else(|| layout_error("mapped at null"))?;
@@ -118,7 +112,7 @@ impl GuestMemory {
         }
         mapped.sort_by_key(|region| region.start_addr());
         let map = RamMap::from_arc_regions(mapped).map_err(|e| MemoryError::Layout(e.to_string()))?;
-        Ok(Self { map: Arc::new(map), regions: regions.into(), epoch, listeners })
+        Ok(Self { map: Arc::new(map), regions: regions.into(), watch })
     }
 
     /// The `vm-memory` view, for queues, loaders and anything that copies.
@@ -147,16 +141,9 @@ impl GuestMemory {
         self.regions.iter().map(|r| r.len).sum()
     }
 
-    /// Rises whenever translated code was overwritten anywhere.
-    pub fn code_epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
-    }
-
-    /// Registers a vCPU that must be kicked when translated code is overwritten.
-    pub fn add_code_listener(&self, vcpu: Arc<VcpuSignal>) {
-        if let Ok(mut listeners) = self.listeners.write() {
-            listeners.push(vcpu);
-        }
+    /// Who hears of overwritten code, and how often there was any.
+    pub fn code_watch(&self) -> &CodeWatch {
+        &self.watch
     }
 
     /// Copies out of RAM.
@@ -217,7 +204,7 @@ mod tests {
         let generation = ram.regions()[0].code.mark(0x2000);
         ram.write(Gpa(0x1ff8), &[0; 16]).unwrap();
         assert_ne!(ram.regions()[0].code.generation(0x2000), generation);
-        assert_eq!(ram.code_epoch(), 1);
+        assert_eq!(ram.code_watch().epoch(), 1);
     }
 
     #[test]

@@ -47,6 +47,11 @@ pub(crate) struct Translated {
 }
 
 impl Translated {
+    /// What it takes, in bytes.
+    fn bytes(&self) -> usize {
+        self.form.heap_bytes() + size_of::<Self>() + BLOCK_OVERHEAD
+    }
+
     /// May it be found without asking for its translation: by other blocks' links and by the jump cache? Not if it
     /// depends on the mapping of a second page, or on permissions that change within the page.
     pub(crate) fn is_linkable(&self) -> bool {
@@ -76,12 +81,27 @@ impl BlockRef {
     }
 }
 
+/// Where a block starts in its granule, and the mode word it was made for.
+type Key = (u16, u32);
+
+/// The blocks that start in one granule. They link to each other, so they go together.
 struct Granule {
     generation: u32,
-    /// Translated before all vCPUs confirmed the protection of this granule.
+    /// Some were translated before all vCPUs confirmed that they notice stores to the code.
     provisional: bool,
-    blocks: FxHashMap<(u16, u32), Box<Translated>>,
+    blocks: FxHashMap<Key, Box<Translated>>,
+    /// Those whose instruction crosses into another granule: few, and the ones that depend on another generation.
+    crossing: Vec<Key>,
     bytes: usize,
+}
+
+impl Granule {
+    fn is_current(&self, number: u64, memory: &GuestMemory) -> bool {
+        let current = |gpa: Gpa, generation| generation_of(memory, gpa) == Some(generation);
+        let seconds = self.crossing.iter().filter_map(|key| self.blocks.get(key)?.second);
+        current(Gpa(number << isomer_core::PAGE_SHIFT), self.generation)
+            && seconds.into_iter().all(|(gpa, generation)| current(gpa, generation))
+    }
 }
 
 /// All blocks of one vCPU.
@@ -121,8 +141,14 @@ impl Blocks {
         valid.then(|| BlockRef(NonNull::from(&**block)))
     }
 
-    /// Keeps a block made from generation `generation` of its granule. Blocks of older generations must have
-    /// been dropped before ([`Self::drop_stale`]).
+    /// May a block of generation `generation` join those of its granule?
+    pub(crate) fn accepts(&self, gpa: Gpa, generation: u32) -> bool {
+        self.granules.get(&gpa.page_number()).is_none_or(|granule| granule.generation == generation)
+    }
+
+    /// Keeps a block made from generation `generation` of its granule, which accepts it ([`Self::accepts`]). A block that
+    /// depends on a `second` granule takes the place of one that depended on another; no other is ever replaced, since
+    /// [`Self::get`] finds it.
     pub(crate) fn insert(
         &mut self,
         (gpa, mode): (Gpa, u32),
@@ -131,20 +157,29 @@ impl Blocks {
         form: Form,
         second: Option<(Gpa, u32)>,
     ) -> BlockRef {
-        let size = form.heap_bytes() + size_of::<Translated>() + BLOCK_OVERHEAD;
+        let key = (gpa.page_offset() as u16, mode);
+        let block = Box::new(Translated { form, second, transient: false });
+        let reference = BlockRef(NonNull::from(&*block));
+        let size = block.bytes();
         let granule = self.granules.entry(gpa.page_number()).or_insert_with(|| Granule {
             generation,
             provisional: false,
             blocks: FxHashMap::default(),
+            crossing: Vec::new(),
             bytes: 0,
         });
         granule.provisional |= provisional;
         granule.bytes += size;
         self.bytes += size;
         self.translated += 1;
-        let block = Box::new(Translated { form, second, transient: false });
-        let reference = BlockRef(NonNull::from(&*block));
-        granule.blocks.insert((gpa.page_offset() as u16, mode), block);
+        if second.is_some() && !granule.crossing.contains(&key) {
+            granule.crossing.push(key);
+        }
+        if let Some(replaced) = granule.blocks.insert(key, block) {
+            debug_assert!(!replaced.is_linkable(), "links and the jump cache may lead to it");
+            granule.bytes -= replaced.bytes();
+            self.bytes -= replaced.bytes();
+        }
         reference
     }
 
@@ -157,11 +192,14 @@ impl Blocks {
 
     /// Drops blocks whose code was overwritten; true if there were any.
     pub(crate) fn drop_stale(&mut self, memory: &GuestMemory) -> bool {
-        self.drop_where(|number, granule| {
-            let current = |gpa: Gpa, generation| generation_of(memory, gpa) == Some(generation);
-            !current(Gpa(number << isomer_core::PAGE_SHIFT), granule.generation)
-                || granule.blocks.values().any(|b| b.second.is_some_and(|(gpa, g)| !current(gpa, g)))
-        })
+        self.drop_where(|number, granule| !granule.is_current(number, memory))
+    }
+
+    /// Drops the blocks of the granule at `gpa`.
+    pub(crate) fn drop_granule(&mut self, gpa: Gpa) -> bool {
+        let granule = self.granules.remove(&gpa.page_number());
+        self.bytes -= granule.as_ref().map_or(0, |granule| granule.bytes);
+        granule.is_some()
     }
 
     /// Drops provisional blocks; true if there were any.
@@ -193,4 +231,96 @@ impl Blocks {
 pub(crate) fn generation_of(memory: &GuestMemory, gpa: Gpa) -> Option<u32> {
     let region = memory.region(gpa.page_base(), isomer_core::PAGE_SIZE)?;
     Some(region.code.generation(gpa.0 - region.gpa.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isomer_ir::{
+        Builder, Terminal,
+        softfloat::{NanRule, Tininess},
+        types::FpModel,
+    };
+
+    const PAGE: u64 = 0x8000_0000;
+
+    fn form() -> Form {
+        let fp = FpModel {
+            nan: NanRule::Canonical,
+            tininess: Tininess::After,
+            flush_inputs: false,
+            flush_outputs: false,
+        };
+        let mut b = Builder::new(&[], 0, fp);
+        b.insn_start(0, 4);
+        b.end(Terminal::Exit { offset: 4 });
+        Form::Lifted(Box::new(b.finish()))
+    }
+
+    fn memory() -> GuestMemory {
+        GuestMemory::new(&[(Gpa(PAGE), 1 << 16)]).unwrap()
+    }
+
+    #[test]
+    fn a_granule_takes_blocks_of_one_generation_only() {
+        let memory = memory();
+        let mut blocks = Blocks::new(1 << 20);
+        let code = &memory.regions()[0].code;
+        let first = code.mark(0);
+        assert!(blocks.accepts(Gpa(PAGE), first));
+        blocks.insert((Gpa(PAGE), 0), first, false, form(), None);
+        assert!(blocks.accepts(Gpa(PAGE + 8), first) && blocks.get(Gpa(PAGE), 0, &memory).is_some());
+        // What a writer on another thread does before it has told anybody.
+        code.written(0, 8);
+        let second = code.mark(0);
+        assert!(blocks.get(Gpa(PAGE), 0, &memory).is_none() && !blocks.accepts(Gpa(PAGE), second));
+        assert!(blocks.drop_granule(Gpa(PAGE + 8)) && blocks.bytes() == 0);
+        assert!(blocks.accepts(Gpa(PAGE), second) && !blocks.drop_granule(Gpa(PAGE)));
+    }
+
+    #[test]
+    fn a_block_that_crosses_depends_on_both_granules() {
+        let memory = memory();
+        let mut blocks = Blocks::new(1 << 20);
+        let code = &memory.regions()[0].code;
+        let (at, next) = (Gpa(PAGE + 0xffe), Gpa(PAGE + 0x1000));
+        for round in 0..3 {
+            let (generation, second) = (code.mark(0xffe), code.mark(0x1000));
+            blocks.insert((at, 0), generation, false, form(), Some((next, second)));
+            assert!(!blocks.drop_stale(&memory) && blocks.get(at, 0, &memory).is_some(), "{round}");
+            code.written(0x1000 * (round & 1), 4);
+            assert!(blocks.get(at, 0, &memory).is_none(), "{round}");
+            assert!(blocks.drop_stale(&memory) && blocks.bytes() == 0, "{round}");
+        }
+    }
+
+    #[test]
+    fn replaced_blocks_do_not_count() {
+        let memory = memory();
+        let mut blocks = Blocks::new(1 << 20);
+        let code = &memory.regions()[0].code;
+        let at = Gpa(PAGE + 0xffe);
+        let mut first = None;
+        for n in 1..10 {
+            let generation = code.mark(0xffe);
+            let second = Some((Gpa(PAGE + n * 0x1000), code.mark(n * 0x1000)));
+            blocks.insert((at, 0), generation, false, form(), second);
+            assert_eq!(*first.get_or_insert(blocks.bytes()), blocks.bytes());
+        }
+        assert_eq!(blocks.granules[&at.page_number()].crossing.len(), 1);
+        assert!(blocks.drop_granule(at) && blocks.bytes() == 0 && blocks.translated == 9);
+    }
+
+    #[test]
+    fn provisional_blocks_go_with_their_granule() {
+        let memory = memory();
+        let mut blocks = Blocks::new(1 << 20);
+        let code = &memory.regions()[0].code;
+        blocks.insert((Gpa(PAGE), 0), code.mark(0), false, form(), None);
+        blocks.insert((Gpa(PAGE + 4), 0), code.mark(0), true, form(), None);
+        blocks.insert((Gpa(PAGE + 0x1000), 0), code.mark(0x1000), false, form(), None);
+        assert!(blocks.drop_provisional() && !blocks.drop_provisional());
+        assert!(blocks.get(Gpa(PAGE), 0, &memory).is_none());
+        assert!(blocks.get(Gpa(PAGE + 0x1000), 0, &memory).is_some());
+    }
 }

@@ -149,9 +149,9 @@ impl<G: Guest> VcpuEnv<G> {
         if std::mem::take(&mut self.sync) {
             self.sync_provisional();
         }
-        let epoch = self.phys.memory.code_epoch();
-        if epoch != self.code_epoch {
-            self.code_epoch = epoch;
+        let watch = self.phys.memory.code_watch();
+        if watch.changed_since(self.code_epoch) {
+            self.code_epoch = watch.epoch();
             if self.blocks.drop_stale(&self.phys.memory) {
                 self.jump_cache.clear();
             }
@@ -167,6 +167,8 @@ impl<G: Guest> VcpuEnv<G> {
     pub(crate) fn forget_code(&mut self) {
         self.blocks.clear();
         self.jump_cache.clear();
+        // As many as granules with blocks; asked for again as these are.
+        self.protections.clear();
     }
 
     /// `fence.i` and its kin: stores that slipped in before a protection was confirmed become visible.
@@ -183,6 +185,8 @@ impl<G: Guest> VcpuEnv<G> {
         if let Some(block) = self.jump_cache.get(pc, mode, self.tlb.generation()) {
             return Lookup::Block(block);
         }
+        // Blocks of several generations must not meet in a granule.
+        self.drop_stale_code();
         if self.blocks.is_full() {
             self.forget_code();
         }
@@ -203,7 +207,7 @@ impl<G: Guest> VcpuEnv<G> {
         if let Some(block) = self.jump_cache.get(pc, mode, generation) {
             return Some(block);
         }
-        if self.blocks.is_full() || self.phys.memory.code_epoch() != self.code_epoch {
+        if self.blocks.is_full() || self.phys.memory.code_watch().changed_since(self.code_epoch) {
             return None;
         }
         // A fetch fault is taken by the run loop, which looks up again.
@@ -249,24 +253,33 @@ impl<G: Guest> VcpuEnv<G> {
                 }
             }
         }
-        let Some((code, generation, provisional)) = self.mark_code(gpa) else {
+        let Some((code, generation, mut provisional)) = self.mark_code(gpa) else {
             return Err(guest.bus_error(Gva(pc), Access::Fetch));
         };
+        if !self.blocks.accepts(gpa, generation) {
+            // Overwritten just now, before anybody was told.
+            if running {
+                return Ok(None);
+            }
+            self.blocks.drop_granule(gpa);
+            self.jump_cache.clear();
+        }
         let max_insns = if transient { 1 } else { MAX_BLOCK_INSNS };
         let mut second = None;
-        let (form, len) = match self.compile(mode, &code, max_insns) {
+        let (form, len) = match self.compile((gpa, mode), &code, max_insns) {
             Some(compiled) => compiled,
             None if running => return Ok(None),
             None => {
                 // The first instruction continues on the next page.
                 let next = Gva(pc).page_base().wrapping_add(PAGE_SIZE);
                 let (next_gpa, _) = self.translate_fetch(cpu, next)?;
-                let Some((tail, next_generation, _)) = self.mark_code(next_gpa) else {
+                let Some((tail, next_generation, next_provisional)) = self.mark_code(next_gpa) else {
                     return Err(guest.bus_error(next, Access::Fetch));
                 };
                 second = Some((next_gpa, next_generation));
+                provisional |= next_provisional;
                 let whole = [&code[..], &tail[..tail.len().min(G::INSN_MAX as usize)]].concat();
-                self.compile(mode, &whole, 1).ok_or_else(|| guest.bus_error(Gva(pc), Access::Fetch))?
+                self.compile((gpa, mode), &whole, 1).ok_or_else(|| guest.bus_error(Gva(pc), Access::Fetch))?
             }
         };
         if self.trace.insn {
@@ -294,35 +307,35 @@ impl<G: Guest> VcpuEnv<G> {
         Ok((page.gpa.page_base().wrapping_add(gva.page_offset()), whole_page))
     }
 
-    /// Lifts and compiles, with fewer instructions where a block is too complex for the interpreter; the form and
-    /// the bytes of guest code in it.
-    fn compile(&self, mode: u32, code: &[u8], max_insns: u32) -> Option<(Form, u32)> {
+    /// Lifts and compiles the block at `gpa`, with fewer instructions where it is too complex for the interpreter; the
+    /// form and the bytes of guest code in it. `None` if even the first instruction needs more bytes.
+    fn compile(&self, (gpa, mode): (Gpa, u32), code: &[u8], max_insns: u32) -> Option<(Form, u32)> {
         let mut max_insns = max_insns;
         loop {
             let mut block = lift_block(&*self.guest, mode, code, max_insns)?;
+            let len = block.len;
             if self.engine == EngineKind::Reference {
-                let len = block.len;
                 return Some((Form::Lifted(Box::new(block)), len));
             }
             passes::optimize_for::<G>(&mut block);
             match Code::compile(&block) {
-                Ok(code) => return Some((Form::Compact(code), block.len)),
-                Err(CompileError::TooComplex) if max_insns > 1 => max_insns = (block.insn_count / 2).max(1),
-                Err(CompileError::TooComplex) => return None,
+                Ok(code) => return Some((Form::Compact(code.at_home(gpa.page_number())), len)),
+                Err(CompileError::TooComplex) if block.insn_count > 1 => max_insns = block.insn_count / 2,
+                // One instruction that is too much for the interpreter is not for the other engine.
+                Err(CompileError::TooComplex) => return Some((Form::Lifted(Box::new(block)), len)),
             }
         }
     }
 
-    /// Marks the granule at `gpa` as holding translated code; its bytes from `gpa` on, its generation, and
-    /// whether some vCPU may still store there unnoticed.
+    /// Marks the granule at `gpa` as holding translated code; its bytes from `gpa` on, enough for any block, its
+    /// generation, and whether some vCPU may still store there unnoticed.
     fn mark_code(&mut self, gpa: Gpa) -> Option<(Vec<u8>, u32, bool)> {
         let (region, _) = self.phys.granule(gpa)?;
         let offset = gpa.0 - region.gpa.0;
         let generation = region.code.mark(offset);
         let provisional = !self.is_protected(gpa, generation);
-        let mut bytes = vec![0; (PAGE_SIZE - gpa.page_offset()) as usize];
-        self.phys.memory.read(gpa, &mut bytes).ok()?;
-        Some((bytes, generation, provisional))
+        let most = (MAX_BLOCK_INSNS * G::INSN_MAX) as usize;
+        Some((self.phys.code_bytes(gpa, most)?, generation, provisional))
     }
 
     /// Has every vCPU confirmed that it notices stores to the granule at `gpa`? Asks them to, once a generation.
@@ -565,8 +578,9 @@ unsafe fn store_host(host: NonNull<u8>, size: usize, value: u64) {
 }
 
 // SAFETY: host addresses come from TLB entries, which only name RAM that `phys.memory` keeps mapped; a hit demands
-// alignment by comparing the low bits with a tag that has none. Blocks are dropped only in `lookup` and
-// `drop_stale_code`, which run between slices, whole granules at a time, and linked blocks share a granule.
+// alignment by comparing the low bits with a tag that has none. Blocks are dropped only in `lookup`, `forget_code` and
+// `drop_stale_code`, which run between slices, whole granules at a time, and a block's home is its granule. Those that
+// are dropped alone (transient ones, and those whose instruction crosses into another granule) nobody links to.
 unsafe impl<G: Guest> interp::Env for VcpuEnv<G> {
     type Cpu = G::Cpu;
 

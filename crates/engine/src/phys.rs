@@ -1,7 +1,7 @@
 //! Guest-physical memory as page walkers and slow paths see it.
 #![allow(unsafe_code)]
 
-use isomer_core::{Bus, Gpa, GuestMemory, memory::RamRegion};
+use isomer_core::{Bus, Gpa, GuestMemory, PAGE_SIZE, memory::RamRegion};
 use isomer_ir::guest::PhysMemory;
 use std::sync::{
     Arc,
@@ -19,8 +19,29 @@ impl Phys {
     /// The region that holds the 4 KiB granule at `gpa`, and the host address of that granule.
     pub(crate) fn granule(&self, gpa: Gpa) -> Option<(&RamRegion, u64)> {
         let base = gpa.page_base();
-        let region = self.memory.region(base, isomer_core::PAGE_SIZE)?;
+        let region = self.memory.region(base, PAGE_SIZE)?;
         Some((region, region.host.as_ptr() as u64 + (base.0 - region.gpa.0)))
+    }
+
+    /// Instruction bytes from `gpa` on: `most`, or as many as its granule has. Each aligned word is read at once, so that
+    /// an instruction that is replaced by one store meanwhile is the old or the new one (Ziccif; A64 and Power say
+    /// the same of some or all instructions).
+    pub(crate) fn code_bytes(&self, gpa: Gpa, most: usize) -> Option<Vec<u8>> {
+        const WORD: u64 = size_of::<u64>() as u64;
+        let (_, granule) = self.granule(gpa)?;
+        let offset = gpa.page_offset();
+        let end = (offset + most as u64).min(PAGE_SIZE);
+        let words = offset / WORD..end.div_ceil(WORD);
+        let mut bytes = Vec::with_capacity(most + 2 * WORD as usize);
+        for word in words.clone() {
+            // SAFETY: `granule` is the page-aligned host address of mapped RAM, `word` is one of its words, and guest RAM
+            // is only ever accessed atomically or through raw pointers.
+            let cell = unsafe { AtomicU64::from_ptr((granule as *mut u64).add(word as usize)) };
+            bytes.extend(cell.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        bytes.truncate((end - words.start * WORD) as usize);
+        bytes.drain(..(offset - words.start * WORD) as usize);
+        Some(bytes)
     }
 
     /// The host address of an aligned `size`-byte RAM location.

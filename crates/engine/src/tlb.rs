@@ -83,7 +83,7 @@ pub(crate) struct Tlb {
 
 /// The part of a `gpas` word that is not the granule.
 const SHIFT_BITS: u64 = PAGE_SIZE - 1;
-const NO_GPA: u64 = u64::MAX & !SHIFT_BITS;
+const NO_GPA: u64 = !SHIFT_BITS;
 
 impl Tlb {
     pub(crate) fn new(regimes: usize) -> Self {

@@ -194,7 +194,7 @@ impl<G: Guest> SoftVcpu<G> {
     /// [`Self::power_on`] for the boot CPU).
     pub fn new(config: VcpuConfig<G>) -> Self {
         let peer = config.group.peers()[config.index].clone();
-        config.memory.add_code_listener(peer.signal().clone());
+        config.memory.code_watch().add_listener(peer.signal().clone());
         let phys = Phys { memory: config.memory, mmio: config.mmio };
         let env = VcpuEnv::new(
             config.guest.clone(),

@@ -48,6 +48,8 @@ pub(super) struct Meta {
     pub(super) cold: Box<[ColdOp]>,
     pub(super) insns: Box<[InsnAt]>,
     pub(super) fp: FpModel,
+    /// See [`Code::at_home`].
+    pub(super) home: u64,
 }
 
 impl Meta {
@@ -93,6 +95,15 @@ impl Code {
         }
     }
 
+    /// Names the block's home, 0 without this: blocks link only to blocks of the same home. The guest-physical page,
+    /// for those who free blocks a page at a time.
+    #[must_use]
+    pub fn at_home(mut self, home: u64) -> Self {
+        // SAFETY: `meta` is live until drop, and no run loop has seen this code yet.
+        unsafe { self.meta.as_mut() }.home = home;
+        self
+    }
+
     /// Where to enter it; stays the same when the `Code` moves.
     pub fn entry(&self) -> Entry {
         Entry(self.words)
@@ -100,7 +111,7 @@ impl Code {
 
     /// Heap memory it takes, in bytes.
     pub fn heap_bytes(&self) -> usize {
-        // SAFETY: `meta` is live until drop and never written.
+        // SAFETY: `meta` is live until drop and written only by `at_home`, which has the code to itself.
         let meta = unsafe { self.meta.as_ref() };
         self.len as usize * size_of::<Word>()
             + size_of::<Meta>()

@@ -58,6 +58,7 @@ impl Code {
             cold: emitter.cold.into_boxed_slice(),
             insns: emitter.insns.into_boxed_slice(),
             fp: block.fp,
+            home: 0,
         };
         Ok(Self::new(emitter.words, links, meta))
     }

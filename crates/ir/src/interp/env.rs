@@ -32,8 +32,9 @@ pub struct HostPlace {
 /// * Addresses from `read_hit`, `write_hit` and `resolve` must be host RAM, valid for the stated size and access
 ///   until the next call of a method that takes `&mut self`, and aligned whenever the guest address is.
 /// * Blocks behind an [`Entry`] given to the run loop must stay allocated until `run` has returned. A block links
-///   itself to blocks entered in the same 4 KiB virtual page as itself, in the same mode: whoever frees a block must,
-///   before the next `run`, free or [`super::Code::unlink`] all blocks entered in its page.
+///   itself to blocks of the same home ([`super::Code::at_home`]) entered in the same 4 KiB virtual page as itself, in
+///   the same mode: whoever frees a block must, before the next `run`, free or [`super::Code::unlink`] all blocks of
+///   its home.
 /// * The flag from `attention` must stay where it is while `run` runs, outside the environment itself.
 /// * `call` must leave the CPU a valid value of its type.
 pub unsafe trait Env {

@@ -499,7 +499,11 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                     None => break 'lookup,
                 },
             };
-            if !link.is_null() && (pc ^ from) >> PAGE_SHIFT == 0 {
+            // Page tables may have changed under the running block: the same virtual page need not be the same home.
+            if !link.is_null()
+                && (pc ^ from) >> PAGE_SHIFT == 0
+                && (*meta_of(base)).home == (*meta_of(next.as_ptr())).home
+            {
                 *link = next.as_ptr().expose_provenance() as u64;
             }
             base = next.as_ptr();

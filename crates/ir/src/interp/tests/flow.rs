@@ -119,6 +119,25 @@ fn only_jumps_within_a_page_are_linked() {
 }
 
 #[test]
+fn only_blocks_of_one_home_are_linked() {
+    for (homes, lookups) in [([1, 1], 2), ([1, 2], 100 - 1)] {
+        let jump_by = |offset| {
+            block(|b| {
+                count(b, 1);
+                b.end(jump(offset));
+            })
+        };
+        let (mut m, mut cpu) = machine([(PC, jump_by(8)), (PC + 8, jump_by(-8))]);
+        for (pc, home) in [PC, PC + 8].into_iter().zip(homes) {
+            let code = m.blocks.remove(&(pc, 0)).unwrap();
+            m.blocks.insert((pc, 0), code.at_home(home));
+        }
+        assert_eq!(run(&mut m, &mut cpu, 100), End::Leave);
+        assert_eq!((m.lookups, cpu.near[0]), (lookups, 100));
+    }
+}
+
+#[test]
 fn a_block_that_may_change_the_mode_is_never_linked() {
     let flip = |mode| {
         let mut b = Builder::new(SLOTS, mode, MODEL);
