@@ -1,7 +1,7 @@
 //! Control and status registers: one table with each one's number, guard, reader and writer (volume II, chapter 2).
 
 use crate::{
-    Cpu, Extensions, Privilege, Riscv64, Trap,
+    Cpu, Extensions, Privilege, Riscv64, Trap, counters,
     pmp::cfg,
     regs::{PMP_ENTRIES, envcfg, mstatus},
     trap::{self, TIMEBASE_HZ, irq},
@@ -20,9 +20,15 @@ impl Access<'_, '_> {
     fn has(&self, ext: Extensions) -> bool {
         self.cx.guest.ext.contains(ext)
     }
-    /// Instructions retired before this one.
-    fn retired(&self) -> u64 {
-        self.cx.cpu.header.insns
+    /// Works on the counters as of the instructions before this one and `more` (1: this one too).
+    fn with_counters<R>(&mut self, more: u64, work: impl FnOnce(&Riscv64, &mut Cpu, u64) -> R) -> R {
+        let (at, pending) = (self.cx.cpu.header.insns + more, self.cx.cpu.mip);
+        let result = work(self.cx.guest, self.cx.cpu, at);
+        // One overflowed, or after a write it may sooner than the engine was told.
+        if self.cx.cpu.mip != pending || more != 0 && self.cx.cpu.hpm_active != 0 {
+            self.cx.env.reconsider();
+        }
+        result
     }
     fn flush_tlb(&mut self) {
         self.cx.env.flush_tlb(TlbFlush::default());
@@ -106,10 +112,8 @@ const USEED: u64 = 1 << 8;
 /// `mstateen0` and `sstateen0`: access to the next level's own, and to `senvcfg`.
 const STATEEN_SE: u64 = 1 << 63;
 const STATEEN_ENVCFG: u64 = 1 << 62;
-/// `mcountinhibit` and counter-enable bits.
-const CY: u64 = 1;
+/// `mcounteren`'s bit of `time`, and of `stimecmp` with it.
 const TM: u64 = 1 << 1;
-const IR: u64 = 1 << 2;
 
 fn read_mstatus(a: &mut Access) -> u64 {
     let status = a.cx.cpu.mstatus & MSTATUS_WRITABLE;
@@ -175,6 +179,7 @@ pub const fn address_space(satp: u64) -> u64 {
 }
 
 fn mip(a: &mut Access) -> u64 {
+    a.with_counters(0, |guest, cpu, at| counters::settle(guest, cpu, at));
     trap::mip(a.cx.guest, a.cx.cpu, a.cx.env.lines(), a.cx.env.now_ns())
 }
 
@@ -199,23 +204,38 @@ fn vector(value: u64) -> u64 {
     if value & 3 == 1 { value } else { value & !3 }
 }
 
-/// A counter that follows retired instructions: the field holds the difference, or the value while inhibited.
-fn read_counter(a: &Access, field: u64, inhibit: u64) -> u64 {
-    if a.cx.cpu.mcountinhibit & inhibit != 0 { field } else { field.wrapping_add(a.retired()) }
+/// Counter `number & 31`: `cycle`, `instret`, and the programmable ones under either of their names.
+fn read_counter(a: &mut Access) -> u64 {
+    let n = usize::from(a.number & 31);
+    a.with_counters(0, |guest, cpu, at| counters::read(guest, cpu, n, at))
 }
 
 /// The next instruction reads what is written: the writing one does not count (volume I, 7.1).
-fn counter_field(a: &Access, value: u64, inhibit: u64) -> u64 {
-    if a.cx.cpu.mcountinhibit & inhibit != 0 { value } else { value.wrapping_sub(a.retired() + 1) }
+fn write_counter(a: &mut Access, value: u64) {
+    let n = usize::from(a.number & 31);
+    a.with_counters(1, |guest, cpu, at| counters::write(guest, cpu, n, value, at));
 }
 
 fn write_mcountinhibit(a: &mut Access, value: u64) {
-    let value = value & (CY | IR);
-    let cycle = read_counter(a, a.cx.cpu.mcycle, CY);
-    let instret = read_counter(a, a.cx.cpu.minstret, IR);
-    a.cx.cpu.mcountinhibit = value;
-    a.cx.cpu.mcycle = counter_field(a, cycle, CY);
-    a.cx.cpu.minstret = counter_field(a, instret, IR);
+    a.with_counters(1, |guest, cpu, at| counters::inhibit(guest, cpu, value, at));
+}
+
+fn read_mhpmevent(a: &mut Access) -> u64 {
+    let n = usize::from(a.number & 31);
+    a.with_counters(0, |guest, cpu, at| counters::settle(guest, cpu, at));
+    a.cx.cpu.mhpmevent[n]
+}
+
+fn write_mhpmevent(a: &mut Access, value: u64) {
+    let n = usize::from(a.number & 31);
+    a.with_counters(1, |guest, cpu, at| counters::set_event(guest, cpu, n, value, at));
+}
+
+/// What S-mode may see of it, `mcounteren` says.
+fn read_scountovf(a: &mut Access) -> u64 {
+    a.with_counters(0, |guest, cpu, at| counters::settle(guest, cpu, at));
+    let machine = a.cx.cpu.privilege == Privilege::Machine;
+    counters::overflows(a.cx.cpu) & if machine { u64::MAX } else { a.cx.cpu.mcounteren }
 }
 
 /// May this privilege read the counter at bit `number - 0xc00`?
@@ -314,16 +334,12 @@ static TABLE: &[Csr] = &[
         .needs(Extensions::ZKR)
         .guard(seed_allowed),
     // --- unprivileged counters
-    csr(0xc00, "cycle", |a| read_counter(a, a.cx.cpu.mcycle, CY), IGNORE)
-        .needs(Extensions::ZICNTR)
-        .guard(counter_enabled),
+    csr(0xc00, "cycle", read_counter, IGNORE).needs(Extensions::ZICNTR).guard(counter_enabled),
     csr(0xc01, "time", |a| ns_to_ticks(a.cx.env.now_ns(), TIMEBASE_HZ), IGNORE)
         .needs(Extensions::ZICNTR)
         .guard(counter_enabled),
-    csr(0xc02, "instret", |a| read_counter(a, a.cx.cpu.minstret, IR), IGNORE)
-        .needs(Extensions::ZICNTR)
-        .guard(counter_enabled),
-    csr(0xc03, "hpmcounter3", ZERO, IGNORE).count(29).needs(Extensions::ZIHPM).guard(counter_enabled),
+    csr(0xc02, "instret", read_counter, IGNORE).needs(Extensions::ZICNTR).guard(counter_enabled),
+    csr(0xc03, "hpmcounter3", read_counter, IGNORE).count(29).needs(Extensions::ZIHPM).guard(counter_enabled),
     // --- supervisor
     csr(
         0x100,
@@ -385,7 +401,7 @@ static TABLE: &[Csr] = &[
     }),
     csr(0x180, "satp", |a| a.cx.cpu.satp, write_satp)
         .guard(|a| a.cx.cpu.privilege == Privilege::Machine || a.cx.cpu.mstatus & mstatus::TVM == 0),
-    csr(0xda0, "scountovf", ZERO, IGNORE).needs(Extensions::SSCOFPMF),
+    csr(0xda0, "scountovf", read_scountovf, IGNORE).needs(Extensions::SSCOFPMF),
     // --- machine information
     csr(0xf11, "mvendorid", ZERO, IGNORE),
     csr(0xf12, "marchid", ZERO, IGNORE),
@@ -428,7 +444,7 @@ static TABLE: &[Csr] = &[
     .count(4)
     .needs(Extensions::SMSTATEEN),
     csr(0x320, "mcountinhibit", |a| a.cx.cpu.mcountinhibit, write_mcountinhibit),
-    csr(0x323, "mhpmevent3", ZERO, IGNORE).count(29),
+    csr(0x323, "mhpmevent3", read_mhpmevent, write_mhpmevent).count(29),
     field!(0x340 mscratch u64::MAX),
     field!(0x341 mepc !1),
     field!(0x342 mcause u64::MAX),
@@ -455,23 +471,9 @@ static TABLE: &[Csr] = &[
     csr(0x7a1, "tdata1", ZERO, IGNORE).count(3),
     csr(0x7a4, "tinfo", |_| 1, IGNORE),
     // --- machine counters
-    csr(
-        0xb00,
-        "mcycle",
-        |a| read_counter(a, a.cx.cpu.mcycle, CY),
-        |a, v| {
-            a.cx.cpu.mcycle = counter_field(a, v, CY);
-        },
-    ),
-    csr(
-        0xb02,
-        "minstret",
-        |a| read_counter(a, a.cx.cpu.minstret, IR),
-        |a, v| {
-            a.cx.cpu.minstret = counter_field(a, v, IR);
-        },
-    ),
-    csr(0xb03, "mhpmcounter3", ZERO, IGNORE).count(29),
+    csr(0xb00, "mcycle", read_counter, write_counter),
+    csr(0xb02, "minstret", read_counter, write_counter),
+    csr(0xb03, "mhpmcounter3", read_counter, write_counter).count(29),
 ];
 
 /// Index of each number in [`TABLE`].

@@ -1,6 +1,6 @@
 //! [`Guest`] for riscv64: where the engine's questions go.
 
-use crate::{Cpu, Privilege, Riscv64, Trap, cause, disasm, helpers, lift, mmu, regs, trap};
+use crate::{Cpu, Privilege, Riscv64, Trap, cause, counters, disasm, helpers, lift, mmu, regs, trap};
 use isomer_core::Gva;
 use isomer_ir::{
     Access, Builder, Guest, HelperDesc, MmuIndex, Page, SlotDesc,
@@ -93,6 +93,11 @@ impl Guest for Riscv64 {
 
     fn deadline_ns(&self, cpu: &Cpu) -> Option<u64> {
         trap::deadline_ns(self, cpu)
+    }
+
+    fn slice_done(&self, cpu: &mut Cpu) -> u64 {
+        counters::settle(self, cpu, cpu.header.insns);
+        counters::until_overflow(self, cpu)
     }
 
     fn is_firmware_call(&self, cpu: &Cpu, trap: Trap) -> bool {

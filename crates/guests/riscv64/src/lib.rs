@@ -4,6 +4,7 @@
 //! text, and the function that lifts it. Decoder, disassembler and overlap tests are made from them.
 //! Specifications: "The RISC-V Instruction Set Manual", volumes I (unprivileged) and II (privileged), 2025.
 
+pub mod counters;
 mod csr;
 mod decode;
 mod disasm;

@@ -227,10 +227,14 @@ pub struct Cpu {
     pub mcycle: u64,
     /// `minstret`, kept the same way.
     pub minstret: u64,
-    /// `mhpmcounter3` and up at index 3 and up, kept the same way.
+    /// `mhpmcounter3` and up at index 3 and up, as of `hpm_settled`: see [`crate::counters`].
     pub mhpmcounter: [u64; 32],
     /// `mhpmevent3` and up at index 3 and up.
     pub mhpmevent: [u64; 32],
+    /// Programmable counters that have an event and are not inhibited, a bit each as in `mcountinhibit`.
+    pub hpm_active: u64,
+    /// The header's instruction count up to which `mhpmcounter` has counted; meaningless without active counters.
+    pub hpm_settled: u64,
     /// `mstateen0` to `mstateen3`.
     pub mstateen: [u64; 4],
     /// `pmpcfg`, a byte an entry.
@@ -301,6 +305,8 @@ impl Default for Cpu {
             minstret: 0,
             mhpmcounter: [0; 32],
             mhpmevent: [0; 32],
+            hpm_active: 0,
+            hpm_settled: 0,
             mstateen: [0; 4],
             pmpcfg: [0; PMP_ENTRIES],
             pmpaddr: [0; PMP_ENTRIES],

@@ -4,7 +4,7 @@
 //! operands are x0, and the trap value of an illegal instruction.
 
 use crate::{
-    Privilege, Riscv64, Trap,
+    Privilege, Riscv64, Trap, counters,
     csr::{self, Update},
     mstatus,
 };
@@ -51,6 +51,8 @@ pub(crate) fn mret(cx: &mut HelperCx<'_, Riscv64>, [insn, ..]: [u64; 4]) -> Resu
     if cpu.privilege != Privilege::Machine {
         return Err(Trap::illegal(insn));
     }
+    // The return itself counts in the mode it leaves.
+    counters::settle(cx.guest, cpu, cpu.header.insns + 1);
     let to = Privilege::from_bits(cpu.mstatus >> mstatus::MPP_SHIFT);
     let enable = if cpu.mstatus & mstatus::MPIE != 0 { mstatus::MIE } else { 0 };
     let drop_mprv = if to == Privilege::Machine { 0 } else { mstatus::MPRV };
@@ -67,6 +69,7 @@ pub(crate) fn sret(cx: &mut HelperCx<'_, Riscv64>, [insn, ..]: [u64; 4]) -> Resu
     if cpu.privilege == Privilege::User || trapped {
         return Err(Trap::illegal(insn));
     }
+    counters::settle(cx.guest, cpu, cpu.header.insns + 1);
     let to = if cpu.mstatus & mstatus::SPP != 0 { Privilege::Supervisor } else { Privilege::User };
     let enable = if cpu.mstatus & mstatus::SPIE != 0 { mstatus::SIE } else { 0 };
     cpu.mstatus = cpu.mstatus & !(mstatus::SIE | mstatus::SPP | mstatus::MPRV) | enable | mstatus::SPIE;

@@ -1,7 +1,7 @@
 //! Traps: causes and their names (volume II, 3.1.15, table "Machine cause register values after trap").
 
 use crate::{
-    Cpu, Privilege, Riscv64,
+    Cpu, Privilege, Riscv64, counters,
     regs::{envcfg, mstatus},
 };
 use isomer_core::clock::{ns_to_ticks, ticks_to_ns};
@@ -108,7 +108,8 @@ pub(crate) fn mip(_guest: &Riscv64, cpu: &Cpu, lines: u64, now_ns: u64) -> u64 {
 }
 
 /// Takes a trap: privilege, cause, value, return address, vector (volume II, 3.1.6.1, 3.1.7, 3.1.8).
-pub(crate) fn take(_guest: &Riscv64, cpu: &mut Cpu, trap: Trap) {
+pub(crate) fn take(guest: &Riscv64, cpu: &mut Cpu, trap: Trap) {
+    counters::settle(guest, cpu, cpu.header.insns);
     let interrupt = trap.cause & cause::INTERRUPT != 0;
     let number = trap.cause & !cause::INTERRUPT;
     let delegation = if interrupt { cpu.mideleg } else { cpu.medeleg };

@@ -4,7 +4,7 @@
 use super::{A0, A1};
 use isomer_core::Gpa;
 use isomer_riscv64::{
-    Cpu, Extensions, Privilege, Riscv64,
+    Cpu, Extensions, Privilege, Riscv64, counters,
     regs::envcfg,
     trap::{cause, irq},
 };
@@ -28,6 +28,8 @@ pub fn boot_state(guest: &Riscv64, hartid: u64, entry: Gpa, opaque: u64) -> Cpu 
     cpu.medeleg = DELEGATED;
     cpu.mideleg = irq::SUPERVISOR & !irq::LCOFI | when(Extensions::SSCOFPMF, irq::LCOFI);
     cpu.mcounteren = u64::from(u32::MAX);
+    // Those that sbi_pmu_counter_start starts are stopped.
+    cpu.mcountinhibit = counters::PROGRAMMABLE;
     // STCE without Sstc too: there the kernel cannot reach `stimecmp`, and sbi_set_timer uses it all the same.
     // With both Svade and Svadu, software updates A and D until it asks otherwise (Linux extensions.yaml, "svadu").
     let hardware_ad = has(Extensions::SVADU) && !has(Extensions::SVADE);

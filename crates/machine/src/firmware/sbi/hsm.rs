@@ -3,11 +3,11 @@
 //! A hart is STARTED or STOPPED. Suspension is a wait for an interrupt, after which the hart is STARTED at once; nobody
 //! can tell the two apart, so the states in between are never reported.
 
-use super::{Answer, Call, Done, SbiError, boot_state};
+use super::{Answer, Call, Done, SbiError, boot_state, pmu};
 use isomer_core::Gpa;
 use isomer_engine::{FirmwareResult, Request};
 use isomer_ir::guest::TlbFlush;
-use isomer_riscv64::{Cpu, Riscv64};
+use isomer_riscv64::{Cpu, Riscv64, counters};
 
 const STARTED: u64 = 0;
 const STOPPED: u64 = 1;
@@ -48,6 +48,7 @@ fn start(call: &mut Call<'_>) -> Answer {
 fn stop(call: &mut Call<'_>) -> Answer {
     translation_off(call);
     call.cpu.mip = 0;
+    *call.pmu = pmu::State::default();
     Ok(Done::Gone(FirmwareResult::PowerOff))
 }
 
@@ -61,13 +62,10 @@ fn suspend(call: &mut Call<'_>) -> Answer {
             let resumed = boot_state(call.guest, call.hart as u64, Gpa(address), opaque);
             let cpu = &mut *call.cpu;
             // What decides when to wake, and what never stops counting, outlives the suspension.
-            let (mie, mip, stimecmp) = (cpu.mie, cpu.mip, cpu.stimecmp);
-            let (insns, mcycle, minstret) = (cpu.header.insns, cpu.mcycle, cpu.minstret);
-            let mcountinhibit = cpu.mcountinhibit;
+            let before = cpu.clone();
             *cpu = resumed;
-            (cpu.mie, cpu.mip, cpu.stimecmp) = (mie, mip, stimecmp);
-            (cpu.header.insns, cpu.mcycle, cpu.minstret) = (insns, mcycle, minstret);
-            cpu.mcountinhibit = mcountinhibit;
+            (cpu.mie, cpu.mip, cpu.stimecmp) = (before.mie, before.mip, before.stimecmp);
+            counters::carry_over(cpu, &before);
             Ok(Done::Gone(FirmwareResult::Wait))
         }
         // Reserved, or a platform's own of which there are none.

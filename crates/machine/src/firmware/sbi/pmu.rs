@@ -1,22 +1,42 @@
-//! Performance monitoring extension (SBI 2.0, 11), for the two counters there are: `cycle` (0) and `instret` (2), each
-//! counting the one event it is named for. There are no firmware counters, no event filters and no snapshots.
+//! Performance monitoring extension (SBI 2.0, 11): `cycle` (0), `instret` (2), and the hart's programmable counters, all
+//! of which can count the two hardware events there are. No firmware counters and no snapshots.
 
 use super::{Answer, Call, Done, SbiError};
+use isomer_riscv64::{
+    Extensions,
+    counters::{self, hpmevent},
+};
 
-/// Counter numbers are below this; 1 would be `time`, which is none.
-const COUNTERS: u64 = 3;
+/// Counter numbers, which are those of the CSRs and of `mcountinhibit`'s bits, are below this; 1 would be `time`,
+/// which is none.
+const COUNTERS: u64 = counters::LAST as u64 + 1;
 const CYCLE: u64 = 0;
 const INSTRET: u64 = 2;
 const CSR_CYCLE: u64 = 0xc00;
 const WIDTH: u64 = 64;
 
-const EVENT_CPU_CYCLES: u64 = 1;
-const EVENT_INSTRUCTIONS: u64 = 2;
+/// A hardware event, and what counts it.
+struct Event {
+    /// SBI_PMU_HW_...
+    index: u64,
+    /// In `mhpmevent`.
+    selector: u64,
+    /// The counter that counts nothing else.
+    fixed: u64,
+}
+
+const EVENTS: &[Event] = &[
+    Event { index: 1, selector: counters::CYCLES, fixed: CYCLE },
+    Event { index: 2, selector: counters::INSTRUCTIONS, fixed: INSTRET },
+];
 
 const CONFIG_SKIP_MATCH: u64 = 1;
 const CONFIG_CLEAR_VALUE: u64 = 1 << 1;
 const CONFIG_AUTO_START: u64 = 1 << 2;
-/// The flags that are defined; the others are hints on filtering, which may be ignored.
+/// Hints on filtering, and what they become. Without Sscofpmf, and for the fixed counters, there is nothing to become.
+const CONFIG_FILTERS: [(u64, u64); 3] =
+    [(1 << 5, hpmevent::UINH), (1 << 6, hpmevent::SINH), (1 << 7, hpmevent::MINH)];
+/// The flags that are defined; bits 3 and 4 filter virtual modes, of which there are none.
 const CONFIG_DEFINED: u64 = 0xff;
 const START_SET_VALUE: u64 = 1;
 const START_FROM_SNAPSHOT: u64 = 1 << 1;
@@ -45,7 +65,11 @@ pub(super) fn call(call: &mut Call<'_>) -> Answer {
 }
 
 fn exists(counter: u64) -> bool {
-    matches!(counter, CYCLE | INSTRET)
+    matches!(counter, CYCLE | INSTRET) || is_programmable(counter)
+}
+
+fn is_programmable(counter: u64) -> bool {
+    counter < COUNTERS && counters::is_programmable(counter as usize)
 }
 
 /// The counters a base and a mask name.
@@ -67,27 +91,42 @@ fn config_matching(call: &mut Call<'_>, counters: &[u64], flags: u64) -> Answer 
     if flags & !CONFIG_DEFINED != 0 {
         return Err(SbiError::InvalidParam);
     }
-    let (event, data) = (call.args[3], call.args[4]);
-    let wanted = match (event, data) {
-        (EVENT_CPU_CYCLES, 0) => Some(CYCLE),
-        (EVENT_INSTRUCTIONS, 0) => Some(INSTRET),
-        _ => None,
-    };
+    // Neither event takes data.
+    let (index, data) = (call.args[3], call.args[4]);
+    let event =
+        EVENTS.iter().find(|event| event.index == index && data == 0).ok_or(SbiError::NotSupported)?;
     let counter = if flags & CONFIG_SKIP_MATCH != 0 {
-        counters.first().copied()
+        counters.first().copied().filter(|c| event.can_use(*c))
     } else {
-        let free = |c: &&u64| Some(**c) == wanted && call.pmu.configured >> **c & 1 == 0;
-        counters.iter().find(free).copied()
+        matching(call, counters, event)
     };
     let counter = counter.ok_or(SbiError::NotSupported)?;
     call.pmu.configured |= 1 << counter;
+    if is_programmable(counter) {
+        let named = CONFIG_FILTERS.iter().filter(|(flag, _)| flags & flag != 0);
+        let fields = named.fold(event.selector, |fields, (_, field)| fields | field);
+        call.set_event(counter, fields);
+    }
     if flags & CONFIG_CLEAR_VALUE != 0 {
-        set_value(call, counter, 0);
+        call.set_value(counter, 0);
     }
     if flags & CONFIG_AUTO_START != 0 {
-        set_inhibited(call, counter, false);
+        call.set_inhibited(counter, false);
     }
     Ok(Done::Value(counter))
+}
+
+impl Event {
+    fn can_use(&self, counter: u64) -> bool {
+        is_programmable(counter) || self.fixed == counter
+    }
+}
+
+/// A free counter for `event`: with Sscofpmf one that can filter and interrupt, if there is one.
+fn matching(call: &Call<'_>, counters: &[u64], event: &Event) -> Option<u64> {
+    let able = call.guest.ext.contains(Extensions::SSCOFPMF);
+    let free = counters.iter().copied().filter(|c| event.can_use(*c) && call.pmu.configured >> c & 1 == 0);
+    free.min_by_key(|c| is_programmable(*c) != able)
 }
 
 fn start(call: &mut Call<'_>, counters: &[u64], flags: u64) -> Answer {
@@ -97,17 +136,22 @@ fn start(call: &mut Call<'_>, counters: &[u64], flags: u64) -> Answer {
     if flags & START_FROM_SNAPSHOT != 0 {
         return Err(SbiError::NoSharedMemory);
     }
+    if counters.iter().any(|c| is_programmable(*c) && call.pmu.configured >> c & 1 == 0) {
+        return Err(SbiError::InvalidParam);
+    }
     let value = call.args[3];
     let mut answer = Ok(Done::Value(0));
     for &counter in counters {
-        if !inhibited(call, counter) {
+        if !call.inhibited(counter) {
             answer = Err(SbiError::AlreadyStarted);
             continue;
         }
         if flags & START_SET_VALUE != 0 {
-            set_value(call, counter, value);
+            call.set_value(counter, value);
         }
-        set_inhibited(call, counter, false);
+        // An overflow is reported once: starting arms the counter again.
+        call.set_event(counter, call.event(counter) & !hpmevent::OF);
+        call.set_inhibited(counter, false);
     }
     answer
 }
@@ -121,38 +165,42 @@ fn stop(call: &mut Call<'_>, counters: &[u64], flags: u64) -> Answer {
     }
     let mut answer = Ok(Done::Value(0));
     for &counter in counters {
-        if inhibited(call, counter) {
+        if call.inhibited(counter) {
             answer = Err(SbiError::AlreadyStopped);
         }
-        set_inhibited(call, counter, true);
+        call.set_inhibited(counter, true);
         if flags & STOP_RESET != 0 {
             call.pmu.configured &= !(1 << counter);
+            call.set_event(counter, 0);
         }
     }
     answer
 }
 
-/// `mcountinhibit` has the counters' own bit numbers.
-fn inhibited(call: &Call<'_>, counter: u64) -> bool {
-    call.cpu.mcountinhibit >> counter & 1 != 0
-}
-
-/// The stored difference to the retired instructions (or, while inhibited, the value): see [`isomer_riscv64::Cpu`].
-fn field<'a>(call: &'a mut Call<'_>, counter: u64) -> &'a mut u64 {
-    if counter == CYCLE { &mut call.cpu.mcycle } else { &mut call.cpu.minstret }
-}
-
-fn set_value(call: &mut Call<'_>, counter: u64, value: u64) {
-    let insns = if inhibited(call, counter) { 0 } else { call.cpu.header.insns };
-    *field(call, counter) = value.wrapping_sub(insns);
-}
-
-fn set_inhibited(call: &mut Call<'_>, counter: u64, inhibit: bool) {
-    if inhibited(call, counter) == inhibit {
-        return;
+/// The calling hart's counters, between its instructions. `counter` exists.
+impl Call<'_> {
+    fn inhibited(&self, counter: u64) -> bool {
+        self.cpu.mcountinhibit >> counter & 1 != 0
     }
-    let insns = call.cpu.header.insns;
-    let field = field(call, counter);
-    *field = if inhibit { field.wrapping_add(insns) } else { field.wrapping_sub(insns) };
-    call.cpu.mcountinhibit ^= 1 << counter;
+
+    fn set_inhibited(&mut self, counter: u64, inhibit: bool) {
+        let (bit, at) = (1 << counter, self.cpu.header.insns);
+        let others = self.cpu.mcountinhibit & !bit;
+        counters::inhibit(self.guest, self.cpu, others | if inhibit { bit } else { 0 }, at);
+    }
+
+    fn set_value(&mut self, counter: u64, value: u64) {
+        let at = self.cpu.header.insns;
+        counters::write(self.guest, self.cpu, counter as usize, value, at);
+    }
+
+    /// The event register; the fixed counters have none, which reads 0 and ignores writes.
+    fn event(&self, counter: u64) -> u64 {
+        self.cpu.mhpmevent[counter as usize]
+    }
+
+    fn set_event(&mut self, counter: u64, fields: u64) {
+        let at = self.cpu.header.insns;
+        counters::set_event(self.guest, self.cpu, counter as usize, fields, at);
+    }
 }

@@ -3,9 +3,15 @@
 use super::*;
 use isomer_core::{Bus, Clock, Gva};
 use isomer_devices::backend::char::{Capture, CharInput};
-use isomer_engine::{EngineKind, Request, SoftVcpu, Trace, VcpuConfig};
+use isomer_engine::{EngineKind, Exit, Request, SoftVcpu, Trace, VcpuConfig};
 use isomer_ir::{Access, Guest, MmuIndex, guest::TlbFlush};
-use isomer_riscv64::{Extensions, Privilege, Trap, cause, mstatus, regs::envcfg, trap::irq};
+use isomer_riscv64::{
+    Extensions, Privilege, Trap, cause,
+    counters::{self, hpmevent},
+    mstatus,
+    regs::envcfg,
+    trap::irq,
+};
 use proptest::prelude::*;
 use std::sync::{Mutex, mpsc};
 
@@ -94,7 +100,11 @@ struct Bench {
 }
 
 fn bench(harts: usize) -> Bench {
-    let guest = Arc::new(Riscv64::max());
+    bench_of(Riscv64::max(), harts)
+}
+
+fn bench_of(guest: Riscv64, harts: usize) -> Bench {
+    let guest = Arc::new(guest);
     let memory = GuestMemory::new(&[(Gpa(RAM), RAM_LEN)]).unwrap();
     let (tx, power) = mpsc::channel();
     let tx = Mutex::new(tx);
@@ -148,6 +158,10 @@ impl Bench {
 
     /// A vCPU for a hart that lies at `j .`.
     fn vcpu(&self, hart: usize) -> SoftVcpu<Riscv64> {
+        self.vcpu_on(hart, EngineKind::Reference)
+    }
+
+    fn vcpu_on(&self, hart: usize, engine: EngineKind) -> SoftVcpu<Riscv64> {
         self.env.memory.write(Gpa(RAM + 0x1000), &0x0000_006f_u32.to_le_bytes()).unwrap();
         SoftVcpu::new(VcpuConfig {
             guest: self.guest.clone(),
@@ -159,7 +173,7 @@ impl Bench {
             clock: Arc::new(Clock::host()),
             firmware: None,
             trace: Trace::default(),
-            engine: EngineKind::Reference,
+            engine,
             code_limit_bytes: 1 << 20,
         })
     }
@@ -405,12 +419,13 @@ fn the_debug_console_reads_into_memory() {
 }
 
 #[test]
-fn counters_are_cycle_and_instret() {
+fn fixed_counters_are_cycle_and_instret() {
     let mut b = bench(1);
-    assert_eq!(b.continues(PMU, 0, &[]), (0, 3));
-    assert_eq!(b.continues(PMU, 1, &[0]), (0, 0xc00 | 63 << 12));
-    assert_eq!(b.continues(PMU, 1, &[2]), (0, 0xc02 | 63 << 12));
-    assert_eq!([1, 3, u64::MAX].map(|n| b.continues(PMU, 1, &[n]).0), [INVALID_PARAM; 3]);
+    assert_eq!(b.continues(PMU, 0, &[]), (0, 11));
+    for counter in [0, 2, 3, 10] {
+        assert_eq!(b.continues(PMU, 1, &[counter]), (0, 0xc00 + counter | 63 << 12));
+    }
+    assert_eq!([1, 11, u64::MAX].map(|n| b.continues(PMU, 1, &[n]).0), [INVALID_PARAM; 3]);
     assert_eq!([5, 6].map(|f| b.continues(PMU, f, &[0]).0), [INVALID_PARAM; 2]);
 
     b.cpu.header.insns = 1000;
@@ -420,7 +435,7 @@ fn counters_are_cycle_and_instret() {
     };
     assert_eq!(b.continues(PMU, 4, &[0, 0b101, 1]), (0, 0));
     assert_eq!(b.continues(PMU, 4, &[0, 0b100, 0]).0, -8, "already stopped");
-    assert_eq!((b.cpu.mcountinhibit, value(&b)), (0b101, 1000));
+    assert_eq!((b.cpu.mcountinhibit, value(&b)), (0x7fd, 1000));
     // Instructions: counter 2, cleared, and not given out twice.
     assert_eq!(b.continues(PMU, 2, &[0, 0b101, 2, 2, 0]), (0, 2));
     assert_eq!(value(&b), 0);
@@ -428,13 +443,101 @@ fn counters_are_cycle_and_instret() {
     assert_eq!(b.continues(PMU, 3, &[2, 1, 1, 500]), (0, 0));
     assert_eq!(b.continues(PMU, 3, &[2, 1, 0, 0]).0, -7, "already started");
     b.cpu.header.insns += 10;
-    assert_eq!((value(&b), b.cpu.mcountinhibit), (510, 1));
+    assert_eq!((value(&b), b.cpu.mcountinhibit), (510, 0x7f9));
     assert_eq!(b.continues(PMU, 4, &[2, 1, 1]), (0, 0));
     b.cpu.header.insns += 10;
     assert_eq!(value(&b), 510);
     // Skip match and auto start.
     assert_eq!(b.continues(PMU, 2, &[0, 1, 5, 1, 0]), (0, 0));
-    assert_eq!(b.cpu.mcountinhibit, 4);
+    assert_eq!(b.cpu.mcountinhibit, 0x7fc);
+}
+
+/// The value of programmable counter `n`, now.
+fn counted(b: &mut Bench, n: usize) -> u64 {
+    let at = b.cpu.header.insns;
+    counters::read(&b.guest, &mut b.cpu, n, at)
+}
+
+#[test]
+fn programmable_counters_filter_and_interrupt() {
+    let mut b = bench(1);
+    let any = 0x7fd;
+    // UINH, MINH, CLEAR_VALUE; not started yet.
+    assert_eq!(b.continues(PMU, 2, &[0, any, 1 << 7 | 1 << 5 | 2, 1, 0]), (0, 3));
+    assert_eq!(b.cpu.mhpmevent[3], hpmevent::MINH | hpmevent::UINH | counters::CYCLES);
+    assert_eq!(b.continues(PMU, 2, &[0, any, 6, 2, 0]), (0, 4), "the next, started at once");
+    b.cpu.header.insns += 40;
+    assert_eq!((counted(&mut b, 3), counted(&mut b, 4)), (0, 40));
+    assert_eq!(b.continues(PMU, 3, &[3, 1, 1, 100_u64.wrapping_neg()]), (0, 0));
+    assert_eq!(b.continues(PMU, 3, &[3, 1, 0, 0]).0, -7, "already started");
+    b.cpu.header.insns += 130;
+    assert_eq!(b.continues(PMU, 4, &[3, 0b11, 0]), (0, 0));
+    assert_eq!((counted(&mut b, 3), counted(&mut b, 4)), (30, 170));
+    assert_eq!((b.cpu.mhpmevent[3] >> 63, b.cpu.mhpmevent[4] >> 63, b.cpu.mip), (1, 0, irq::LCOFI));
+    // Started again, it is armed again.
+    b.cpu.mip = 0;
+    assert_eq!(b.continues(PMU, 3, &[3, 1, 1, u64::MAX]), (0, 0));
+    assert_eq!(b.cpu.mhpmevent[3], hpmevent::MINH | hpmevent::UINH | counters::CYCLES);
+    b.cpu.header.insns += 1;
+    assert_eq!(b.guest.slice_done(&mut b.cpu), u64::MAX);
+    assert_eq!(b.cpu.mip, irq::LCOFI);
+    // Reset takes the event away and frees the counter.
+    assert_eq!(b.continues(PMU, 4, &[3, 1, 1]), (0, 0));
+    assert_eq!(b.cpu.mhpmevent[3], 0);
+    assert_eq!(b.continues(PMU, 3, &[3, 1, 0, 0]).0, INVALID_PARAM, "no event");
+    assert_eq!(b.continues(PMU, 2, &[0, any, 0, 1, 0]), (0, 3));
+}
+
+#[test]
+fn counters_run_out() {
+    for (guest, order) in [
+        (Riscv64::max(), [3, 4, 5, 6, 7, 8, 9, 10, 0]),
+        // Nothing to filter or interrupt with: the fixed counter does.
+        (Riscv64::rva22(), [0, 3, 4, 5, 6, 7, 8, 9, 10]),
+    ] {
+        let mut b = bench_of(guest, 1);
+        for counter in order {
+            assert_eq!(b.continues(PMU, 2, &[0, 0x7fd, 1 << 7, 1, 0]), (0, counter));
+        }
+        assert_eq!(b.continues(PMU, 2, &[0, 0x7fd, 1 << 7, 1, 0]).0, NOT_SUPPORTED);
+        assert_eq!(b.cpu.mhpmevent[3] & hpmevent::MINH != 0, b.guest.ext.contains(Extensions::SSCOFPMF));
+        assert_eq!(b.continues(PMU, 2, &[2, 1, 1, 1, 0]).0, NOT_SUPPORTED, "instret does not count cycles");
+    }
+}
+
+#[test]
+fn counters_outlive_suspension() {
+    let mut b = bench(1);
+    assert_eq!(b.continues(PMU, 2, &[0, 0x7fd, 6, 1, 0]), (0, 3));
+    b.cpu.header.insns += 9;
+    b.call(HSM, 3, &[0x8000_0000, RAM + 0x1000, 0]);
+    assert_eq!(b.result, FirmwareResult::Wait);
+    b.cpu.header.insns += 1;
+    assert_eq!(counted(&mut b, 3), 10);
+}
+
+#[test]
+fn an_overflow_interrupts_at_the_block_where_it_happens() {
+    for engine in [EngineKind::Interpreter, EngineKind::Reference] {
+        let b = bench(1);
+        let mut vcpu = b.vcpu_on(0, engine);
+        // addi t0, t0, 1; j .-4. The handler is `j .`.
+        b.env.memory.write(Gpa(RAM + 0x1000), &0xffdf_f06f_0012_8293_u64.to_le_bytes()).unwrap();
+        b.env.memory.write(Gpa(RAM + 0x2000), &0x0000_006f_u32.to_le_bytes()).unwrap();
+        let cpu = vcpu.cpu_mut();
+        (cpu.stvec, cpu.mie) = (RAM + 0x2000, irq::LCOFI);
+        cpu.mstatus |= mstatus::SIE;
+        cpu.update_mode();
+        counters::inhibit(&b.guest, cpu, 0, 0);
+        counters::set_event(&b.guest, cpu, 3, counters::INSTRUCTIONS, 0);
+        counters::write(&b.guest, cpu, 3, 60_001_u64.wrapping_neg(), 0);
+        vcpu.power_on();
+        assert_eq!(vcpu.run(Some(100_000)), Exit::Limit);
+        let cpu = vcpu.cpu();
+        assert_eq!((cpu.header.pc, cpu.scause), (RAM + 0x2000, 1 << 63 | 13), "{engine:?}");
+        assert_eq!(cpu.x[5], 30_001, "{engine:?}");
+        assert_eq!(cpu.mhpmcounter[3], cpu.header.insns - 60_001);
+    }
 }
 
 #[test]
@@ -448,7 +551,8 @@ fn counter_calls_are_checked() {
         (2, [0, 1, 1 << 8, 1, 0]),
         (3, [0, 1, 4, 0, 0]),
         (4, [0, 1, 4, 0, 0]),
-        (4, [3, 1, 0, 0, 0]),
+        (4, [11, 1, 0, 0, 0]),
+        (3, [4, 1, 0, 0, 0]),
     ] {
         assert_eq!(b.continues(PMU, function, &args), (INVALID_PARAM, 0), "{function} {args:?}");
     }
