@@ -105,9 +105,20 @@ impl Mappings {
     }
 }
 
+/// The largest resident set that a process has had, in KiB (proc(5), status).
+fn peak(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = kib.and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok());
+    kib.with_context(|| format!("{path} does not say VmHWM"))
+}
+
 /// What one idle machine costs.
 struct Idle {
     mappings: Mappings,
+    /// The largest resident set since the start, in KiB.
+    peak: u64,
     cpu: Duration,
 }
 
@@ -134,7 +145,8 @@ fn memory(options: &Options, places: &Places) -> Result<String> {
             let before = host::cpu_time(running.pid())?;
             thread::sleep(IDLE);
             let cpu = host::cpu_time(running.pid())? - before;
-            measured.push(Idle { mappings: Mappings::read(running.pid(), guest_ram)?, cpu });
+            let mappings = Mappings::read(running.pid(), guest_ram)?;
+            measured.push(Idle { mappings, peak: peak(running.pid())?, cpu });
             running.stop()?;
         }
     }
@@ -143,7 +155,8 @@ fn memory(options: &Options, places: &Places) -> Result<String> {
     fn mib(kib: u64) -> f64 {
         kib as f64 / 1024.0
     }
-    let figures: [Figure; 6] = [
+    let figures: [Figure; 7] = [
+        ("largest resident set so far, MiB", |idle| mib(idle.peak)),
         ("resident set, MiB", |idle| mib(idle.mappings.rss)),
         ("guest RAM touched, MiB", |idle| mib(idle.mappings.guest_ram)),
         ("**beyond guest RAM, MiB**", |idle| mib(idle.mappings.pss - idle.mappings.guest_ram)),
