@@ -432,6 +432,7 @@ impl<G: Guest> VcpuEnv<G> {
 }
 
 /// Where a data access of one page ends up.
+#[derive(Clone, Copy)]
 enum Place {
     Ram(NonNull<u8>, Gpa),
     Mmio(Gpa),
@@ -453,7 +454,23 @@ impl<G: Guest> VcpuEnv<G> {
         })
     }
 
-    /// A load with all checks; little-endian, zero-extended.
+    /// The two halves of an access that crosses into another page, both checked: address, bytes, place.
+    fn halves(
+        &mut self,
+        cpu: &mut G::Cpu,
+        gva: Gva,
+        size: usize,
+        access: Access,
+        mmu: MmuIndex,
+    ) -> Result<[(Gva, usize, Place); 2], G::Trap> {
+        let first = (PAGE_SIZE - gva.page_offset()) as usize;
+        let next = gva.wrapping_add(first as u64);
+        let low = self.place(cpu, (gva, first), access, mmu)?;
+        let high = self.place(cpu, (next, size - first), access, mmu)?;
+        Ok([(gva, first, low), (next, size - first, high)])
+    }
+
+    /// A load with all checks; little-endian, zero-extended. Across two pages, devices see nothing if either faults.
     fn load_checked(
         &mut self,
         cpu: &mut G::Cpu,
@@ -462,10 +479,8 @@ impl<G: Guest> VcpuEnv<G> {
         mmu: MmuIndex,
     ) -> Result<u64, G::Trap> {
         if gva.page_offset() + size as u64 > PAGE_SIZE {
-            let first = (PAGE_SIZE - gva.page_offset()) as usize;
-            let low = self.load_bytes(cpu, gva, first, mmu)?;
-            let high = self.load_bytes(cpu, gva.wrapping_add(first as u64), size - first, mmu)?;
-            return Ok(low | high << (8 * first));
+            let [low, high] = self.halves(cpu, gva, size, Access::Load, mmu)?;
+            return Ok(self.load_bytes(low)? | self.load_bytes(high)? << (8 * low.1));
         }
         match self.place(cpu, (gva, size), Access::Load, mmu)? {
             // SAFETY: `place` gives host RAM for the whole granule, and the access stays inside it.
@@ -476,21 +491,20 @@ impl<G: Guest> VcpuEnv<G> {
         }
     }
 
-    fn load_bytes(
-        &mut self,
-        cpu: &mut G::Cpu,
-        gva: Gva,
-        count: usize,
-        mmu: MmuIndex,
-    ) -> Result<u64, G::Trap> {
-        let mut value = 0;
-        for i in 0..count {
-            value |= self.load_checked(cpu, gva.wrapping_add(i as u64), 1, mmu)? << (8 * i);
-        }
-        Ok(value)
+    /// Loads `count` (1 to 7) bytes of one page, one at a time.
+    fn load_bytes(&self, (gva, count, place): (Gva, usize, Place)) -> Result<u64, G::Trap> {
+        let byte = |i: usize| match place {
+            // SAFETY: `place` gives host RAM for the whole granule, and the access stays inside it.
+            Place::Ram(host, _) => Ok(unsafe { load_host(host.add(i), 1) }),
+            Place::Mmio(gpa) => {
+                let value = self.phys.mmio.read(gpa.wrapping_add(i as u64), 1);
+                value.ok_or_else(|| self.guest.bus_error(gva, Access::Load))
+            }
+        };
+        (0..count).try_fold(0, |value, i| Ok(value | byte(i)? << (8 * i)))
     }
 
-    /// A store with all checks. Across two pages, neither changes if either faults.
+    /// A store with all checks. Across two pages, no RAM changes if either faults.
     fn store_checked(
         &mut self,
         cpu: &mut G::Cpu,
@@ -500,13 +514,13 @@ impl<G: Guest> VcpuEnv<G> {
         value: u64,
     ) -> Result<(), G::Trap> {
         if gva.page_offset() + size as u64 > PAGE_SIZE {
-            self.translate_gva(cpu, (gva, 1), Access::Store, mmu)?;
-            let second = gva.page_base().wrapping_add(PAGE_SIZE);
-            self.translate_gva(cpu, (second, 1), Access::Store, mmu)?;
-            for i in 0..size {
-                self.store_checked(cpu, gva.wrapping_add(i as u64), 1, mmu, value >> (8 * i))?;
-            }
-            return Ok(());
+            let [low, high] = self.halves(cpu, gva, size, Access::Store, mmu)?;
+            let rest = value >> (8 * low.1);
+            // What can still be refused goes first.
+            return match high.2 {
+                Place::Ram(..) => self.store_bytes(low, value).and_then(|()| self.store_bytes(high, rest)),
+                Place::Mmio(_) => self.store_bytes(high, rest).and_then(|()| self.store_bytes(low, value)),
+            };
         }
         match self.place(cpu, (gva, size), Access::Store, mmu)? {
             Place::Ram(host, gpa) => {
@@ -520,6 +534,28 @@ impl<G: Guest> VcpuEnv<G> {
                 false => Err(self.guest.bus_error(gva, Access::Store)),
             },
         }
+    }
+
+    /// Stores the low `count` (1 to 7) bytes to one page, one at a time.
+    fn store_bytes(&self, (gva, count, place): (Gva, usize, Place), value: u64) -> Result<(), G::Trap> {
+        let bytes = value.to_le_bytes();
+        match place {
+            Place::Ram(host, gpa) => {
+                for (i, &byte) in bytes[..count].iter().enumerate() {
+                    // SAFETY: `place` gives host RAM for the whole granule, and the access stays inside it.
+                    unsafe { store_host(host.add(i), 1, byte.into()) };
+                }
+                self.note_store(gpa, count);
+            }
+            Place::Mmio(gpa) => {
+                for (i, &byte) in bytes[..count].iter().enumerate() {
+                    if !self.phys.mmio.write(gpa.wrapping_add(i as u64), 1, byte.into()) {
+                        return Err(self.guest.bus_error(gva, Access::Store));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Tells of a store that did not take the fast path.

@@ -8,8 +8,9 @@ use isomer_ir::{Page, guest::TlbFlush};
 pub(crate) const ENTRIES: usize = 256;
 /// Address spaces kept at once.
 const SETS: usize = 4;
-/// A tag no address matches: tags have zeros below the page shift.
-const INVALID: u64 = 1;
+/// A tag no address matches: what is compared with a tag is an address's page and the low bits that are zero where it is
+/// aligned. This bit is in neither; one of the lowest would match misaligned accesses to page 0.
+const INVALID: u64 = PAGE_SIZE / 2;
 /// Large translations remembered a regime, so that a miss inside one needs no walk.
 const LARGE: usize = 8;
 
@@ -294,6 +295,26 @@ mod tests {
 
     fn page(gpa: u64, shift: u8) -> Page {
         Page { gpa: Gpa(gpa), shift, load: true, store: true, fetch: false, global: false }
+    }
+
+    #[test]
+    fn nothing_matches_an_invalid_tag() {
+        let mut tlb = Tlb::new(1);
+        for gva in 0..PAGE_SIZE {
+            // As the interpreter compares (`Env::read_hit`).
+            for size in [1, 2, 4, 8, 16] {
+                assert_ne!(
+                    gva & (!(PAGE_SIZE - 1) | (size - 1)),
+                    tlb.entry(gva, 0).load,
+                    "{size} bytes at {gva}"
+                );
+            }
+        }
+        // The entry's address is that of another page which may be read only.
+        tlb.fill(0x10_0000, 0, &Page { store: false, ..page(0x8000, 12) }, Some(0x10_0000), true);
+        assert!((0..16).all(|gva: u64| {
+            (0..4).all(|log| gva & (!(PAGE_SIZE - 1) | ((1 << log) - 1)) != tlb.entry(gva, 0).store)
+        }));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::{
 use isomer_core::{Bus, Clock, GuestMemory};
 use isomer_ir::{
     CpuState, Guest,
+    guest::TlbFlush,
     interp::{self, End},
     reference,
 };
@@ -305,7 +306,11 @@ impl<G: Guest> SoftVcpu<G> {
                 Request::FlushTlb(what) => self.env.flush_tlb(what),
                 Request::SyncCode => self.env.sync_provisional(),
                 Request::Protect(gpa) => self.env.tlb.protect(gpa),
-                Request::PowerOn(set_up) | Request::Call(set_up) => set_up(&self.guest, &mut self.cpu),
+                Request::PowerOn(set_up) => {
+                    self.wait = false;
+                    set_up(&self.guest, &mut self.cpu);
+                }
+                Request::Call(set_up) => set_up(&self.guest, &mut self.cpu),
             }
         }
         self.peer.acknowledge(ticket);
@@ -398,13 +403,24 @@ impl<G: Guest> SoftVcpu<G> {
             match firmware.call(cx) {
                 FirmwareResult::Continue => {}
                 FirmwareResult::ContinueAfter(tickets) => self.awaited = tickets,
-                FirmwareResult::PowerOff | FirmwareResult::Stop => self.peer.set_powered(false),
+                FirmwareResult::PowerOff | FirmwareResult::Stop => {
+                    // While it is off nobody asks it to protect code: nothing may be left that stores past that.
+                    self.env.flush_tlb(TlbFlush::default());
+                    self.peer.set_powered(false);
+                }
                 FirmwareResult::Wait => self.wait = true,
-                FirmwareResult::Decline => self.take(trap),
+                FirmwareResult::Decline => {
+                    self.env.request_attention();
+                    return self.take_exception(trap);
+                }
             }
             self.env.request_attention();
             return None;
         }
+        self.take_exception(trap)
+    }
+
+    fn take_exception(&mut self, trap: G::Trap) -> Option<Exit> {
         self.take(trap);
         self.check_wedged(trap)
     }

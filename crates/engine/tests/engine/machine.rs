@@ -82,6 +82,11 @@ impl Machine {
         }
     }
 
+    /// The same with the memory of another.
+    pub(crate) fn with_memory(self, other: &Self) -> Self {
+        Self { memory: other.memory.clone(), ..self }
+    }
+
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
         self.memory.write(Gpa(at), bytes).unwrap();
     }

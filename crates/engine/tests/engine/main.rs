@@ -1,5 +1,7 @@
 //! Tests of the engines as a machine uses them: small riscv64 programs on one to four harts.
 
 mod asm;
+mod faults;
 mod machine;
+mod self_modifying;
 mod translation;
