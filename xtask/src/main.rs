@@ -7,6 +7,7 @@ mod debian;
 mod fuzz;
 mod guest;
 mod isa;
+mod oracle;
 mod process;
 mod suites;
 mod tools;
@@ -32,6 +33,8 @@ enum Task {
     Isa(isa::Command),
     /// Boot the embedded guest and Debian's stock kernel
     Boot(boot::Command),
+    /// Compare random instruction streams with QEMU on every engine
+    Oracle(oracle::Command),
     /// Measure speed, memory and start-up beside QEMU
     Bench(bench::Command),
     /// List and run the fuzz targets
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         Task::Check(command) => check::run(&command),
         Task::Isa(command) => isa::run(&command),
         Task::Boot(command) => boot::run(&command),
+        Task::Oracle(command) => oracle::run(&command),
         Task::Bench(command) => bench::run(&command),
         Task::Fuzz(command) => fuzz::run(command),
         Task::Guest(command) => guest::run(command),

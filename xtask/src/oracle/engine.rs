@@ -1,0 +1,84 @@
+//! Our side: the program on a hart in user mode, without a kernel.
+
+use super::{image::Image, record};
+use anyhow::{Context, Result, bail};
+use isomer_core::{Bus, Clock, Gpa, GuestMemory};
+use isomer_engine::{EngineKind, Exit, Group, SoftVcpu, Trace, VcpuConfig};
+use isomer_ir::Guest;
+use isomer_riscv64::{Cpu, Privilege, Riscv64, regs::envcfg};
+use std::sync::Arc;
+
+/// Instructions between looks at whether it is done.
+const SLICE: u64 = 20_000;
+/// More instructions than any sequence takes, harness included.
+const LIMIT_A_RECORD: u64 = 20_000;
+/// FS initial: the first floating-point instruction has to mark it dirty.
+const FS_INITIAL: u64 = 1 << 13;
+/// PMP: everything may be read, written and executed (volume II, 3.7.1).
+const PMP_ALL: (u8, u64) = (0x1f, u64::MAX >> 10);
+
+/// What a run gives.
+pub(crate) struct Outcome {
+    pub(crate) records: Vec<u8>,
+    /// Instructions, harness included.
+    pub(crate) insns: u64,
+}
+
+/// Runs a program to its end.
+///
+/// # Errors
+/// When it does not end, or the host lacks memory.
+pub(crate) fn run(image: &Image, guest: &Arc<Riscv64>, engine: EngineKind) -> Result<Outcome> {
+    let (base, len) = image.memory();
+    let memory = GuestMemory::new(&[(Gpa(base), len)])?;
+    for (address, bytes) in image.segments() {
+        memory.write(Gpa(address), bytes)?;
+    }
+    let group = Group::new(1);
+    let mut vcpu = SoftVcpu::new(VcpuConfig {
+        guest: guest.clone(),
+        cpu: user_hart(guest, image),
+        index: 0,
+        group,
+        memory: memory.clone(),
+        mmio: Arc::new(Bus::default()),
+        clock: Arc::new(Clock::host()),
+        firmware: None,
+        trace: Trace::default(),
+        engine,
+        code_limit_bytes: 4 << 20,
+    });
+    vcpu.power_on();
+    let read = |at: u64| -> Result<u64> {
+        let mut value = [0; 8];
+        memory.read(Gpa(at), &mut value)?;
+        Ok(u64::from_le_bytes(value))
+    };
+    let [current, done, insns] = Image::progress();
+    let (at, len) = image.records();
+    let limit = (len / record::BYTES) as u64 * LIMIT_A_RECORD;
+    while read(done)? == 0 {
+        let exit = vcpu.run(Some(SLICE));
+        if matches!(exit, Exit::Wedged { .. }) || vcpu.stats().insns > limit {
+            let number = image.record_at(read(current)?);
+            let state = guest.describe(vcpu.cpu());
+            bail!("{engine:?} does not come to the end of record {number}\n{state}");
+        }
+    }
+    let mut records = vec![0; len];
+    memory.read(Gpa(at), &mut records).context("the records are not in memory")?;
+    Ok(Outcome { records, insns: read(insns)? })
+}
+
+/// A hart as an operating system without virtual memory would run the program.
+fn user_hart(guest: &Riscv64, image: &Image) -> Cpu {
+    let mut cpu = guest.reset(0, image.bare_entry);
+    (cpu.pmpcfg[0], cpu.pmpaddr[0]) = PMP_ALL;
+    cpu.mtvec = image.bare_trap;
+    cpu.mstatus = FS_INITIAL;
+    cpu.menvcfg = envcfg::CBIE | envcfg::CBCFE | envcfg::CBZE;
+    cpu.senvcfg = cpu.menvcfg;
+    cpu.privilege = Privilege::User;
+    cpu.update_mode();
+    cpu
+}
