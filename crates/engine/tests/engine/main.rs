@@ -2,6 +2,7 @@
 
 mod asm;
 mod faults;
+mod harts;
 mod machine;
 mod self_modifying;
 mod translation;
