@@ -179,7 +179,7 @@ pub const fn address_space(satp: u64) -> u64 {
 }
 
 fn mip(a: &mut Access) -> u64 {
-    a.with_counters(0, |guest, cpu, at| counters::settle(guest, cpu, at));
+    a.with_counters(0, counters::settle);
     trap::mip(a.cx.guest, a.cx.cpu, a.cx.env.lines(), a.cx.env.now_ns())
 }
 
@@ -222,7 +222,7 @@ fn write_mcountinhibit(a: &mut Access, value: u64) {
 
 fn read_mhpmevent(a: &mut Access) -> u64 {
     let n = usize::from(a.number & 31);
-    a.with_counters(0, |guest, cpu, at| counters::settle(guest, cpu, at));
+    a.with_counters(0, counters::settle);
     a.cx.cpu.mhpmevent[n]
 }
 
@@ -233,7 +233,7 @@ fn write_mhpmevent(a: &mut Access, value: u64) {
 
 /// What S-mode may see of it, `mcounteren` says.
 fn read_scountovf(a: &mut Access) -> u64 {
-    a.with_counters(0, |guest, cpu, at| counters::settle(guest, cpu, at));
+    a.with_counters(0, counters::settle);
     let machine = a.cx.cpu.privilege == Privilege::Machine;
     counters::overflows(a.cx.cpu) & if machine { u64::MAX } else { a.cx.cpu.mcounteren }
 }
