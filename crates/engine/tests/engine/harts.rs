@@ -45,16 +45,19 @@ fn rewriting(readers: u64, function: u64, bytes: u32, rounds: u64) -> Vec<u64> {
     machine.write(function, &addi(A0, ZERO, 0).to_le_bytes());
     machine.write(function + 4, &ret().to_le_bytes());
     let mut writer = program(0);
-    writer.li(A1, FLAG).li(A2, function).li(A3, rounds).li(A4, 0).li(S0, 1024);
+    writer.li(A1, FLAG).li(A2, function).li(A3, rounds).li(A4, 0).li(S0, 1 << 30);
     writer.li(A6, u64::from(addi(A0, ZERO, 0))).li(A5, ACK);
+    // What the function is to give is a4 modulo 1024. It is stored twice, first wrong: whoever translates that, and asks
+    // this hart to notice stores from now on, asks too late for the second, which comes in the same block. A store
+    // in between has put the page into the TLB as writable.
+    let store: fn(Reg, i32, Reg) -> u32 = if bytes == 2 { sh } else { sw };
+    let (shift, offset) = if bytes == 2 { (16, 2) } else { (0, 0) };
+    writer.li(S1, FINISH);
     let round = writer.mark();
-    // What the function is to give is a4 modulo 1024; a second store nearby keeps the page's translation in the TLB.
     writer.ops(&[addi(A4, A4, 1), andi(T0, A4, 1023), slli(T0, T0, 20), add(T0, T0, A6)]);
-    match bytes {
-        2 => writer.ops(&[srli(T0, T0, 16), sh(T0, 2, A2)]),
-        _ => writer.op(sw(T0, 0, A2)),
-    };
-    writer.ops(&[sd(T0, 0x100, A2), FENCE_W_W, sd(A4, 0, A1)]);
+    writer.ops(&[xor(T1, T0, S0), srli(T0, T0, shift), srli(T1, T1, shift)]);
+    writer.ops(&[store(T1, offset, A2), sd(T0, 0x102, A2), ld(T2, 0, S1), store(T0, offset, A2)]);
+    writer.ops(&[FENCE_W_W, sd(A4, 0, A1)]);
     for reader in 0..readers {
         let wait = writer.mark();
         writer.op(ld(T1, 8 * reader as i32, A5)).branch(bne, T1, A4, wait);

@@ -21,8 +21,8 @@ pub(crate) const CODE: u64 = RAM + 0x1_0000;
 pub(crate) const DATA: u64 = RAM + 0x10_0000;
 /// A page with nothing behind it.
 pub(crate) const HOLE: u64 = 0x2000_0000;
-/// A store to this plus 8 times the hart's number ends its run, with the value as result.
-const FINISH: u64 = 0x1000_0000;
+/// A store to this plus 8 times the hart's number ends its run, with the value as result. A load takes a while.
+pub(crate) const FINISH: u64 = 0x1000_0000;
 /// The longest any test may take before it counts as hung.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -39,6 +39,7 @@ impl Device for Finish {
     const VERSION: u32 = 1;
     type State = ();
     fn read(&mut self, _region: usize, _offset: u64, _size: usize) -> u64 {
+        std::thread::sleep(Duration::from_micros(50));
         0
     }
     fn write(&mut self, _region: usize, offset: u64, _size: usize, value: u64) {
