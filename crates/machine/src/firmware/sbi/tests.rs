@@ -423,7 +423,7 @@ fn fixed_counters_are_cycle_and_instret() {
     let mut b = bench(1);
     assert_eq!(b.continues(PMU, 0, &[]), (0, 11));
     for counter in [0, 2, 3, 10] {
-        assert_eq!(b.continues(PMU, 1, &[counter]), (0, 0xc00 + counter | 63 << 12));
+        assert_eq!(b.continues(PMU, 1, &[counter]), (0, (0xc00 + counter) | 63 << 12));
     }
     assert_eq!([1, 11, u64::MAX].map(|n| b.continues(PMU, 1, &[n]).0), [INVALID_PARAM; 3]);
     assert_eq!([5, 6].map(|f| b.continues(PMU, f, &[0]).0), [INVALID_PARAM; 2]);
