@@ -146,13 +146,13 @@ impl Register {
 struct Expected(Vec<(String, Register, u64)>);
 
 impl Expected {
-    /// Reads the lines `#= REGISTER VALUE`.
+    /// Reads the comments `#= REGISTER VALUE`, on lines of their own or behind an instruction.
     ///
     /// # Errors
     /// When a line is not of that form, or there is none: such a test could not fail.
     fn parse(source: &str) -> Result<Self> {
         let mut all = Vec::new();
-        for line in source.lines().filter_map(|line| line.trim().strip_prefix("#=")) {
+        for line in source.lines().filter_map(|line| Some(line.split_once("#=")?.1)) {
             // What follows a second # is a remark.
             let fact = line.split('#').next().unwrap_or_default();
             let [name, value] = fact.split_whitespace().collect::<Vec<_>>()[..] else {
@@ -162,7 +162,7 @@ impl Expected {
             let value = number(value).with_context(|| format!("{value} is not a 64-bit number"))?;
             all.push((name.to_owned(), register, value));
         }
-        ensure!(!all.is_empty(), "no line `#= REGISTER VALUE` says what to expect");
+        ensure!(!all.is_empty(), "no comment `#= REGISTER VALUE` says what to expect");
         Ok(Self(all))
     }
 
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn expectations_are_read_from_comments() -> Result<()> {
         let expected =
-            Expected::parse("  #= a0 0x2a\n li a0, 1 # no fact\n#= fs1 -1  # all ones\n#= t6 12\n")?;
+            Expected::parse(" li a0, 42 #= a0 0x2a\n li a0, 1 # no fact\n#= fs1 -1  # all ones\n#= t6 12\n")?;
         let facts: Vec<_> = expected.0.iter().map(|&(_, register, value)| (register, value)).collect();
         assert_eq!(facts, [(Register::X(10), 42), (Register::F(9), u64::MAX), (Register::X(31), 12)]);
         Ok(())
