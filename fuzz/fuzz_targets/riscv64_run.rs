@@ -30,6 +30,8 @@ use std::sync::Arc;
 /// Instructions between two looks, and looks.
 const SLICE: u64 = 2000;
 const SLICES: u32 = 10;
+/// Looks that may find the hart asleep.
+const SLEEPS: u32 = 1;
 /// Guest time that passes between looks, in nanoseconds.
 const TICK_NS: u64 = 100_000;
 
@@ -40,9 +42,14 @@ fuzz_target!(init: seeds::plant(programs::seeds(&[0])), |data: &[u8]| {
     let mut hart = Hart::new(&start, EngineKind::Interpreter, |memory, timers, group| {
         board(memory, timers, group, with_sbi)
     });
+    let mut sleeps = 0;
     for _ in 0..SLICES {
-        if let Exit::Wedged { .. } = hart.run(SLICE) {
-            break;
+        match hart.run(SLICE) {
+            Exit::Wedged { .. } => break,
+            // Finding out that a hart sleeps takes longer than running it.
+            Exit::Paused if sleeps == SLEEPS => break,
+            Exit::Paused => sleeps += 1,
+            Exit::Limit | Exit::Stopped => (),
         }
         hart.advance_ns(TICK_NS);
     }
