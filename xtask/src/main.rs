@@ -13,7 +13,7 @@ mod suites;
 mod tools;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -47,8 +47,18 @@ enum Task {
     Suites(suites::Command),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
         Task::Check(command) => check::run(&command),
         Task::Isa(command) => isa::run(&command),
         Task::Boot(command) => boot::run(&command),
