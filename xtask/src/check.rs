@@ -98,7 +98,15 @@ fn images() -> Result<()> {
 }
 
 fn lint() -> Result<()> {
-    process::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+    process::run(cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--keep-going",
+        "--",
+        "--deny",
+        "warnings",
+    ]))
 }
 
 /// With cargo-nextest if it is installed; it does not run documentation tests.
