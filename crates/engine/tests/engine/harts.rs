@@ -262,7 +262,7 @@ fn a_remote_flush_is_done_when_it_says_so() {
     let peer = &machine.group.peers()[0];
     let start = Instant::now();
     for round in 0..ROUNDS {
-        let (old, new) = (pages[(round & 1) as usize], pages[(round + 1 & 1) as usize]);
+        let (old, new) = (pages[(round & 1) as usize], pages[((round + 1) & 1) as usize]);
         // Let it fill its TLB.
         let seen = machine.read_u64(OUT);
         while machine.read_u64(OUT) == seen && !thread.is_finished() {

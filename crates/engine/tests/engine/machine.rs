@@ -288,10 +288,3 @@ impl<'a> Tables<'a> {
 pub(crate) const fn leaf(gpa: u64, bits: u64) -> u64 {
     gpa >> 12 << 10 | bits
 }
-
-/// Powers `hart` on from outside, at `pc` in machine mode.
-pub(crate) fn power_on(machine: &Machine, hart: usize, pc: u64) {
-    let peer = &machine.group.peers()[hart];
-    assert!(peer.claim_power_on());
-    peer.post(Request::PowerOn(Box::new(move |_: &Riscv64, cpu: &mut Cpu| cpu.header.pc = pc)));
-}
