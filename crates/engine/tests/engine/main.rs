@@ -5,4 +5,5 @@ mod faults;
 mod harts;
 mod machine;
 mod self_modifying;
+mod sleep;
 mod translation;
