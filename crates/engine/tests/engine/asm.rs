@@ -160,6 +160,7 @@ pub(crate) const FENCE_R_R: u32 = 0x0220_000f;
 pub(crate) const WFI: u32 = 0x1050_0073;
 pub(crate) const ECALL: u32 = 0x0000_0073;
 pub(crate) const MRET: u32 = 0x3020_0073;
+pub(crate) const SRET: u32 = 0x1020_0073;
 pub(crate) const NOP: u32 = 0x0000_0013;
 /// `c.nop`
 pub(crate) const C_NOP: u16 = 0x0001;

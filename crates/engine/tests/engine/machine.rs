@@ -3,8 +3,7 @@
 use crate::asm::{Asm, Reg, SP, ZERO, j, sd};
 use isomer_core::{Bus, Clock, Device, Gpa, GuestMemory, StateError};
 use isomer_engine::{
-    Control, EngineKind, Exit, Firmware, FirmwareCx, FirmwareResult, Group, Request, SoftVcpu, Trace,
-    VcpuConfig,
+    Control, EngineKind, Exit, Firmware, FirmwareCx, FirmwareResult, Group, SoftVcpu, Trace, VcpuConfig,
 };
 use isomer_riscv64::{Cpu, Privilege, Riscv64};
 use std::{
