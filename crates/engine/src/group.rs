@@ -187,3 +187,45 @@ impl<G: Guest> Controls for Group<G> {
         self.peers.iter().for_each(|peer| peer.set_control(control));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isomer_riscv64::{Cpu, Riscv64};
+
+    #[test]
+    fn an_unread_mailbox_does_not_grow_and_keeps_calls() {
+        let peer = Peer::<Riscv64>::new();
+        let mut last = 0;
+        for n in 0..100_000_u64 {
+            last = peer.post(match n % 4 {
+                0 => Request::Protect(Gpa(n << 12)),
+                1 => Request::SyncCode,
+                2 => Request::FlushTlb(TlbFlush { address_space: Some(n), ..TlbFlush::default() }),
+                _ if n == 5003 => Request::Call(Box::new(|_: &Riscv64, cpu: &mut Cpu| cpu.mip = 5)),
+                _ => Request::FlushTlb(TlbFlush::default()),
+            });
+        }
+        let (requests, ticket) = peer.take();
+        assert!(requests.len() <= MAILBOX_LIMIT + 1 && ticket == last);
+        assert_eq!(requests.iter().filter(|request| matches!(request, Request::Call(_))).count(), 1);
+        let everything = |request: &Request<Riscv64>| matches!(request, Request::FlushTlb(what) if *what == TlbFlush::default());
+        assert!(requests.iter().any(everything), "what was dropped is done by more");
+    }
+
+    #[test]
+    fn requests_count_as_done_while_quiet_and_wait_while_not() {
+        let peer = Peer::<Riscv64>::new();
+        let ticket = peer.post(Request::SyncCode);
+        assert!(peer.is_done(ticket) && !peer.signal().take_attention(), "it sleeps on");
+        peer.set_quiet(false);
+        assert!(!peer.is_done(ticket));
+        let next = peer.post(Request::SyncCode);
+        assert!(peer.signal().take_attention());
+        let (requests, last) = peer.take();
+        assert_eq!((requests.len(), last), (2, next));
+        assert!(!peer.is_done(ticket), "taken is not done");
+        peer.acknowledge(last);
+        assert!(peer.is_done(ticket) && peer.is_done(next) && !peer.is_done(next + 1));
+    }
+}

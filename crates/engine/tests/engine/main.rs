@@ -3,7 +3,9 @@
 mod asm;
 mod faults;
 mod harts;
+mod limits;
 mod machine;
+mod random;
 mod self_modifying;
 mod sleep;
 mod translation;
