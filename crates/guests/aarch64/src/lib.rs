@@ -1,0 +1,21 @@
+//! The AArch64 guest: A64 with FP and Advanced SIMD, EL0 to EL2 with virtualization host extensions.
+//!
+//! Instructions are rows of tables (`table*.rs`): the manual's encoding diagram as text, and the function that lifts
+//! it. System registers are rows of one table (`sysreg_table.rs`): encoding, who may access them, what a write keeps.
+//! Specification: "Arm Architecture Reference Manual for A-profile architecture", DDI 0487; "the manual" below.
+
+mod guest;
+mod helpers;
+mod helpers_fp;
+mod helpers_integer;
+mod helpers_system;
+mod lift;
+mod mode;
+mod model;
+pub mod regs;
+pub mod trap;
+
+pub use mode::Mode;
+pub use model::{Aarch64, Features};
+pub use regs::{Cpu, slot};
+pub use trap::{Trap, ec};
