@@ -6,6 +6,7 @@ pub mod bus;
 pub mod clock;
 pub mod code_pages;
 pub mod device;
+pub mod initiator;
 pub mod irq;
 pub mod limit;
 pub mod memory;

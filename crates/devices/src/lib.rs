@@ -5,11 +5,17 @@
 pub mod conformance;
 
 pub mod aclint;
+pub mod amba;
 pub mod backend;
 pub mod fw_cfg;
+pub mod gic;
+pub mod gicv3;
 pub mod goldfish_rtc;
 pub mod pci;
 pub mod pflash;
+pub mod pl011;
+pub mod pl031;
+pub mod pl061;
 pub mod plic;
 pub mod test_finisher;
 pub mod uart16550;
