@@ -677,7 +677,7 @@ unsafe impl<G: Guest> interp::Env for VcpuEnv<G> {
                 if access == Access::Store {
                     self.note_store(gpa, size as usize);
                 }
-                Ok(HostPlace { host, gpa: gpa.0 })
+                Ok(HostPlace { host })
             }
             Place::Mmio(_) => {
                 self.fault = Some(self.guest.bus_error(Gva(va), access));

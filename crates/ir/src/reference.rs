@@ -264,13 +264,13 @@ impl<E: Env> Run<'_, E> {
                 let place = self.place(addr, ty.bytes(), Access::Load, flags)?;
                 let raw = load(place, ty);
                 let header = self.cpu.header_mut();
-                (header.reserve_gpa, header.reserve_value) = (place.gpa, raw);
+                (header.reserve_host, header.reserve_value) = (place.name(), raw);
                 one(swap(flags, ty, raw))
             }
             Op::StoreCond { ty, addr, value, flags } => {
                 let place = self.place(addr, ty.bytes(), Access::Store, flags)?;
                 let header = self.cpu.header_mut();
-                let held = std::mem::replace(&mut header.reserve_gpa, NO_RESERVATION) == place.gpa;
+                let held = std::mem::replace(&mut header.reserve_host, NO_RESERVATION) == place.name();
                 let raw = header.reserve_value & ty.mask();
                 let value = self.int(value);
                 one(u64::from(held && exchange(place, ty, raw, swap(flags, ty, value))))

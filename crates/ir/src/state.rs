@@ -23,8 +23,9 @@ pub struct CpuHeader {
     pub reserved: u16,
     /// Instructions retired, brought up to date when a block is left.
     pub insns: u64,
-    /// Guest-physical address of the reservation; [`NO_RESERVATION`] when there is none.
-    pub reserve_gpa: u64,
+    /// Host address of the reserved location (RAM has one mapping that engines use, so it names the place in every address
+    /// space, and compiled code has it at hand); [`NO_RESERVATION`] when there is none.
+    pub reserve_host: u64,
     /// The value the reserved location had.
     pub reserve_value: u64,
     /// Room for engines.
@@ -33,7 +34,7 @@ pub struct CpuHeader {
     pub temps: [u64; TEMP_UNITS],
 }
 
-/// [`CpuHeader::reserve_gpa`] when no reservation is held.
+/// [`CpuHeader::reserve_host`] when no reservation is held.
 pub const NO_RESERVATION: u64 = u64::MAX;
 
 impl Default for CpuHeader {
@@ -45,7 +46,7 @@ impl Default for CpuHeader {
             fp_flags: 0,
             reserved: 0,
             insns: 0,
-            reserve_gpa: NO_RESERVATION,
+            reserve_host: NO_RESERVATION,
             reserve_value: 0,
             engine: [0; 3],
             temps: [0; TEMP_UNITS],

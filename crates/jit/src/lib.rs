@@ -7,4 +7,10 @@ pub mod cold;
 mod compiled;
 pub mod region;
 
+pub mod clif;
+pub mod code_memory;
+mod host;
+pub mod stubs;
+
 pub use compiled::{CompileError, Compiled};
+pub use host::HostFeatures;

@@ -18,8 +18,13 @@ pub struct Fault;
 pub struct HostPlace {
     /// Host address of RAM, as aligned as the guest address.
     pub host: NonNull<u8>,
-    /// Guest-physical address.
-    pub gpa: u64,
+}
+
+impl HostPlace {
+    /// What names the place in [`crate::CpuHeader::reserve_host`].
+    pub fn name(self) -> u64 {
+        self.host.as_ptr().addr() as u64
+    }
 }
 
 /// A vCPU's surroundings as [`super::run`] sees them. `read_hit`, `write_hit` and `lookup_hit` are inlined into the

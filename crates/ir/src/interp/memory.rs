@@ -240,7 +240,7 @@ impl<E: Env> Memory<'_, E> {
         // SAFETY: `resolve` vouches for the address.
         let value = unsafe { load_host(place.host, size, Ordering::SeqCst) };
         let header = self.cpu.header_mut();
-        header.reserve_gpa = place.gpa;
+        header.reserve_host = place.name();
         header.reserve_value = value;
         Ok(in_order(value, size, flags))
     }
@@ -250,8 +250,8 @@ impl<E: Env> Memory<'_, E> {
         let size = ty.bytes();
         let place = self.place(va, size, Access::Store, flags)?;
         let header = self.cpu.header_mut();
-        let reserved = std::mem::replace(&mut header.reserve_gpa, NO_RESERVATION);
-        if reserved != place.gpa {
+        let reserved = std::mem::replace(&mut header.reserve_host, NO_RESERVATION);
+        if reserved != place.name() {
             return Ok(false);
         }
         let new = in_order(value & ty.mask(), size, flags);

@@ -158,7 +158,7 @@ unsafe impl Env for Machine {
         _: MemFlags,
     ) -> Result<HostPlace, Fault> {
         self.bytes(va, size)?;
-        Ok(HostPlace { host: self.host(va), gpa: va + 0x1_0000 })
+        Ok(HostPlace { host: self.host(va) })
     }
     fn misaligned(&mut self, _: &mut Cpu, va: u64, access: Access) -> Fault {
         self.log.push(format!("misaligned {access:?} {va:#x}"));

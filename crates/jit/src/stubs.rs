@@ -1,0 +1,108 @@
+//! The few pieces of host code that are not made from guest code: how the engine enters compiled code, and how compiled
+//! code reaches the engine without losing a register. Cranelift makes them, so no host needs assembly here.
+
+use crate::{
+    CompileError,
+    abi::Enter,
+    clif::{code_signature, host_isa, rare_signature},
+    code_memory::{CodeMemory, CodeSpan},
+    host::HostFeatures,
+};
+use cranelift_codegen::{
+    Context,
+    control::ControlPlane,
+    ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName, types::I64},
+    isa::{CallConv, TargetIsa},
+};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use std::{ffi::c_void, sync::Arc};
+
+/// One of the engine's functions as a stub calls it: CPU, context, two words.
+pub type RareFunction = unsafe extern "C" fn(*mut u8, *mut crate::abi::Context, u64, u64);
+
+/// The stubs of one engine.
+#[derive(Debug)]
+pub struct Stubs {
+    enter: CodeSpan,
+    rare: [CodeSpan; 3],
+}
+
+impl Stubs {
+    /// Makes them: `access`, `call` and `compute` are what the context's functions do.
+    pub fn new(
+        memory: &Arc<CodeMemory>,
+        features: HostFeatures,
+        [access, call, compute]: [RareFunction; 3],
+    ) -> Result<Self, CompileError> {
+        let isa = host_isa(features, false)?;
+        let mut context = Context::new();
+        let mut builder = FunctionBuilderContext::new();
+        let mut make = |fill: &mut dyn FnMut(&mut Function, &mut FunctionBuilderContext)| {
+            context.clear();
+            context.func.name = UserFuncName::user(0, 0);
+            fill(&mut context.func, &mut builder);
+            let compiled = context
+                .compile(&*isa, &mut ControlPlane::default())
+                .map_err(|error| CompileError::Codegen(error.inner.to_string()))?;
+            memory
+                .install(compiled.code_buffer())
+                .ok_or_else(|| CompileError::Codegen("no room for code".to_owned()))
+        };
+        let enter = make(&mut |func, builder| enter(func, builder, &*isa))?;
+        let mut rare = |function: RareFunction| {
+            make(&mut |func, builder| preserve(func, builder, &*isa, function as usize as i64))
+        };
+        Ok(Self { enter, rare: [rare(access)?, rare(call)?, rare(compute)?] })
+    }
+
+    /// How the engine enters compiled code.
+    #[allow(unsafe_code)]
+    pub fn enter(&self) -> Enter {
+        // SAFETY: the span holds the code made by `enter` below, which has this signature.
+        unsafe { std::mem::transmute::<*const u8, Enter>(self.enter.address()) }
+    }
+
+    /// The addresses for [`crate::abi::Context`]'s `access`, `call` and `compute`.
+    pub fn rare(&self) -> [*const c_void; 3] {
+        [0, 1, 2].map(|i| self.rare[i].address().cast())
+    }
+}
+
+fn host_signature(params: usize, returns: usize) -> Signature {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params = vec![AbiParam::new(I64); params];
+    signature.returns = vec![AbiParam::new(I64); returns];
+    signature
+}
+
+/// `code(cpu, context, left, pc)` in the convention of compiled code.
+fn enter(func: &mut Function, builder: &mut FunctionBuilderContext, isa: &dyn TargetIsa) {
+    func.signature = host_signature(5, 1);
+    let mut b = FunctionBuilder::new(func, builder);
+    let block = b.create_block();
+    b.append_block_params_for_function_params(block);
+    b.switch_to_block(block);
+    b.seal_block(block);
+    let params = b.block_params(block).to_vec();
+    let signature = b.import_signature(code_signature());
+    let call = b.ins().call_indirect(signature, params[0], &params[1..]);
+    let reason = b.inst_results(call)[0];
+    b.ins().return_(&[reason]);
+    b.finalize(isa.frontend_config());
+}
+
+/// Calls `function` and keeps every register.
+fn preserve(func: &mut Function, builder: &mut FunctionBuilderContext, isa: &dyn TargetIsa, function: i64) {
+    func.signature = rare_signature();
+    let mut b = FunctionBuilder::new(func, builder);
+    let block = b.create_block();
+    b.append_block_params_for_function_params(block);
+    b.switch_to_block(block);
+    b.seal_block(block);
+    let params = b.block_params(block).to_vec();
+    let signature = b.import_signature(host_signature(4, 0));
+    let function = b.ins().iconst(I64, function);
+    b.ins().call_indirect(signature, function, &params);
+    b.ins().return_(&[]);
+    b.finalize(isa.frontend_config());
+}
