@@ -9,6 +9,7 @@ pub mod amba;
 pub mod backend;
 pub mod fw_cfg;
 pub mod gic;
+pub mod gicv2;
 pub mod gicv3;
 pub mod goldfish_rtc;
 pub mod pci;
