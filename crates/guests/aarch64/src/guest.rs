@@ -1,6 +1,6 @@
 //! [`Guest`] for aarch64: where the engine's questions go.
 
-use crate::{Aarch64, Cpu, Mode, Trap, helpers, lift, mode::mmu as regime, regs, trap};
+use crate::{Aarch64, Cpu, Mode, Trap, helpers, lift, mmu, mode::mmu as regime, pmu, regs, trap};
 use isomer_core::Gva;
 use isomer_ir::{
     Access, Builder, Guest, HelperDesc, MmuIndex, Page, SlotDesc,
@@ -44,44 +44,51 @@ impl Guest for Aarch64 {
 
     fn walk(
         &self,
-        _cpu: &Cpu,
-        _memory: &dyn PhysMemory,
+        cpu: &Cpu,
+        memory: &dyn PhysMemory,
         gva: Gva,
-        _len: u32,
+        len: u32,
         access: Access,
-        _mmu: MmuIndex,
+        mmu: MmuIndex,
     ) -> Result<Page, Trap> {
-        Err(self.bus_error(gva, access))
+        mmu::walk(self, cpu, memory, (gva, len), access, mmu)
     }
 
-    fn misaligned(&self, gva: Gva, _access: Access) -> Trap {
-        Trap::with_far(trap::syndrome(trap::ec::DATA_ABORT, 0x21), gva.0)
+    fn misaligned(&self, gva: Gva, access: Access) -> Trap {
+        trap::misaligned(gva, access)
     }
 
-    fn bus_error(&self, gva: Gva, _access: Access) -> Trap {
-        Trap::with_far(trap::syndrome(trap::ec::DATA_ABORT, 0x10), gva.0)
+    fn bus_error(&self, gva: Gva, access: Access) -> Trap {
+        trap::external(gva, access)
     }
 
     fn trap(&self, code: u32, value: u64) -> Trap {
         Trap::with_far(code, value)
     }
 
-    fn take(&self, _cpu: &mut Cpu, _trap: Trap) {}
-
-    fn pending(&self, _cpu: &Cpu, _lines: u64, _now_ns: u64) -> Option<Trap> {
-        None
+    fn take(&self, cpu: &mut Cpu, trap: Trap) {
+        trap::take(self, cpu, trap);
     }
 
-    fn wakes(&self, _cpu: &Cpu, _lines: u64, _now_ns: u64) -> bool {
-        false
+    fn pending(&self, cpu: &Cpu, lines: u64, now_ns: u64) -> Option<Trap> {
+        trap::pending(self, cpu, lines, now_ns)
     }
 
-    fn deadline_ns(&self, _cpu: &Cpu) -> Option<u64> {
-        None
+    fn wakes(&self, cpu: &Cpu, lines: u64, now_ns: u64) -> bool {
+        trap::wakes(self, cpu, lines, now_ns)
     }
 
-    fn is_firmware_call(&self, _cpu: &Cpu, trap: Trap) -> bool {
-        matches!(trap.class(), trap::ec::HVC | trap::ec::SMC)
+    fn deadline_ns(&self, cpu: &Cpu) -> Option<u64> {
+        trap::deadline_ns(self, cpu)
+    }
+
+    fn slice_done(&self, cpu: &mut Cpu) -> u64 {
+        pmu::settle(cpu, cpu.header.insns);
+        pmu::until_overflow(cpu)
+    }
+
+    fn is_firmware_call(&self, cpu: &Cpu, trap: Trap) -> bool {
+        trap::is_firmware_call(self, cpu, &trap)
     }
 
     fn describe(&self, cpu: &Cpu) -> String {

@@ -6,7 +6,7 @@ helper_rows! {
     /// Helpers of system instructions.
     SystemHelper at SYSTEM_BASE;
     Clrex "clrex" Any |cx, _| {
-        cx.cpu.header.reserve_gpa = isomer_ir::state::NO_RESERVATION;
+        cx.cpu.header.reserve_host = isomer_ir::state::NO_RESERVATION;
         Ok(0)
     };
     Step "step" Any |cx, _| {

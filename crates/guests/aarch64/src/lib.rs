@@ -4,18 +4,28 @@
 //! it. System registers are rows of one table (`sysreg_table.rs`): encoding, who may access them, what a write keeps.
 //! Specification: "Arm Architecture Reference Manual for A-profile architecture", DDI 0487; "the manual" below.
 
+mod debug;
 mod guest;
 mod helpers;
 mod helpers_fp;
 mod helpers_integer;
 mod helpers_system;
+pub mod interrupts;
 mod lift;
+mod mmu;
+mod mmu_stage2;
+mod mmu_table;
 mod mode;
 mod model;
+mod pmu;
+mod pstate;
 pub mod regs;
+pub mod system;
+pub mod timer;
 pub mod trap;
 
+pub use interrupts::{CpuInterface, CpuInterfaceRegister};
 pub use mode::Mode;
-pub use model::{Aarch64, Features};
+pub use model::{Aarch64, Conduit, Features};
 pub use regs::{Cpu, slot};
 pub use trap::{Trap, ec};

@@ -1,6 +1,7 @@
 //! Architectural state of one PE and the slots lifters name (the manual, B1.2 and D1.1).
 #![allow(unsafe_code, reason = "the CPU is declared plain data here")]
 
+use crate::system::Sys;
 use isomer_ir::{CpuHeader, CpuState, SlotDesc, Type};
 use std::{cell::Cell, fmt::Write, mem::offset_of};
 
@@ -30,6 +31,10 @@ pub struct Cpu {
     pub tpidr_el2: u64,
     /// SP_EL0 to SP_EL3 but the one in use.
     pub sp_el: [u64; 4],
+    /// What the last `ldxp` of 64-bit registers loaded, for `stxp` to compare.
+    pub exclusive_pair: [u64; 2],
+    /// Where the last `br` that set BTYPE to 3 was: it counts as 1 if its page is not guarded.
+    pub branch_source: u64,
     /// PSTATE.N, Z, C, V: 0 or 1.
     pub nzcv: [u8; 4],
     /// FPSR.QC: 0 or 1.
@@ -65,6 +70,12 @@ pub struct Cpu {
     pub fpcr: u32,
     /// The PE's number in the machine; MPIDR_EL1 is made from it.
     pub index: u32,
+    /// The counter value that ends a timed wait (`wfit`).
+    pub wait_until: u64,
+    /// Timer and overflow lines as last told to the interrupt controller ([`crate::interrupts`]).
+    pub told: Cell<u32>,
+    /// System registers.
+    pub sys: Sys,
 }
 
 // SAFETY: `repr(C)`, the header comes first, and the slots name integers only, in which any bits are valid.
@@ -91,6 +102,8 @@ impl Default for Cpu {
             tpidr_el1: 0,
             tpidr_el2: 0,
             sp_el: [0; 4],
+            exclusive_pair: [0; 2],
+            branch_source: 0,
             nzcv: [0; 4],
             qc: 0,
             btype: 0,
@@ -108,6 +121,9 @@ impl Default for Cpu {
             guarded: Cell::new(false),
             fpcr: 0,
             index: 0,
+            wait_until: u64::MAX,
+            told: Cell::new(0),
+            sys: Sys::default(),
         }
     }
 }
@@ -158,8 +174,14 @@ pub mod slot {
     pub const TPIDR_EL2: Slot = Slot(138);
     /// SP_EL0, I64; meaningful while another stack pointer is in use.
     pub const SP_EL0: Slot = Slot(139);
+    /// First and second register of the last 64-bit `ldxp`, I64.
+    pub const PAIR_FIRST: Slot = Slot(140);
+    /// See [`PAIR_FIRST`].
+    pub const PAIR_SECOND: Slot = Slot(141);
+    /// Address of the last `br` that set BTYPE to 3, I64; kept only while [`crate::Mode::guarded`].
+    pub const BRANCH_SOURCE: Slot = Slot(142);
     /// How many there are.
-    pub const COUNT: usize = 140;
+    pub const COUNT: usize = 143;
 }
 
 macro_rules! numbered {
@@ -237,6 +259,9 @@ pub(crate) static SLOTS: [SlotDesc; slot::COUNT] = {
     slots[137] = desc("tpidr_el1", offset_of!(Cpu, tpidr_el1), Type::I64);
     slots[138] = desc("tpidr_el2", offset_of!(Cpu, tpidr_el2), Type::I64);
     slots[139] = desc("sp_el0", offset_of!(Cpu, sp_el), Type::I64);
+    slots[140] = desc("pair_first", offset_of!(Cpu, exclusive_pair), Type::I64);
+    slots[141] = desc("pair_second", offset_of!(Cpu, exclusive_pair) + 8, Type::I64);
+    slots[142] = desc("branch_source", offset_of!(Cpu, branch_source), Type::I64);
     slots
 };
 
@@ -264,6 +289,22 @@ pub(crate) fn describe(cpu: &Cpu) -> String {
     for (n, value) in cpu.x.iter().chain([&cpu.sp]).enumerate() {
         let end = if n % 4 == 3 { '\n' } else { ' ' };
         let _ = write!(text, "{:>4} {value:016x}{end}", SLOTS[n].name);
+    }
+    for el in if cpu.sys.has_el2 { 1..3 } else { 1..2 } {
+        let sys = &cpu.sys;
+        let _ = writeln!(
+            text,
+            "EL{el} esr {:08x} far {:016x} elr {:016x} spsr {:08x} vbar {:016x}\n    sctlr {:x} tcr {:x} ttbr0 {:x} ttbr1 {:x}",
+            sys.esr[el],
+            sys.far[el],
+            sys.elr[el],
+            sys.spsr[el],
+            sys.vbar[el],
+            sys.sctlr[el],
+            sys.tcr[el],
+            sys.ttbr0[el],
+            sys.ttbr1[el]
+        );
     }
     text
 }
