@@ -107,7 +107,7 @@ fn register_modifier(name: &str, insn: u32, out: &mut String) -> bool {
             (shift, amount) => write!(out, ", {} #{amount}", SHIFTS[shift as usize]),
         },
         "Rm.ext" => {
-            register(option & 3 == 3, Field::Rm.of(insn), false, out);
+            register(sf && option & 3 == 3, Field::Rm.of(insn), false, out);
             Ok(())
         }
         "extend" => {
@@ -206,7 +206,7 @@ fn offset(name: &str, insn: u32, out: &mut String) -> bool {
         "off12" => i64::from(Field::imm12.of(insn)) << scale,
         "off9" | "imm9" => Field::imm9.signed(insn),
         "off7" | "imm7" => Field::imm7.signed(insn) << scale,
-        "off10" | "imm10" => (i64::from(Field::imm9.of(insn)) - i64::from(Field::S10.of(insn)) * 512) * 8,
+        "off10" => (i64::from(Field::imm9.of(insn)) - i64::from(Field::S10.of(insn)) * 512) * 8,
         "offreg" => {
             offset_register(insn, scale, out);
             return true;

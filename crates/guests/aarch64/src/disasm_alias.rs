@@ -67,7 +67,7 @@ fn is_plain_wide(insn: u32) -> bool {
     (imm != 0 || hw == 0) && !(inverted && width(insn) == 32 && imm == 0xffff)
 }
 
-/// The bitmask is none that `movz` or `movn` would make (Arm ARM, "MoveWidePreferred").
+/// The bitmask is none that `movz` or `movn` would make (Arm ARM, "MoveWidePreferred"), which cannot write SP.
 fn needs_bitmask(insn: u32) -> bool {
     let (immr, imms) = (Field::immr.of(insn) as u8, Field::imms.of(insn) as u8);
     let Some(value) = bitmask(Field::N.of(insn) != 0, immr, imms, width(insn)) else {
@@ -75,7 +75,7 @@ fn needs_bitmask(insn: u32) -> bool {
     };
     let mask = u64::MAX >> (64 - width(insn));
     let fits = |value: u64| (0..width(insn)).step_by(16).any(|low| value & mask & !(0xffff << low) == 0);
-    !fits(value) && !fits(!value)
+    Field::Rd.of(insn) == 31 || !fits(value) && !fits(!value)
 }
 
 fn imms_is_top(insn: u32) -> bool {

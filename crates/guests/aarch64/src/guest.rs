@@ -1,6 +1,6 @@
 //! [`Guest`] for aarch64: where the engine's questions go.
 
-use crate::{Aarch64, Cpu, Mode, Trap, helpers, lift, mmu, mode::mmu as regime, pmu, regs, trap};
+use crate::{Aarch64, Cpu, Mode, Trap, disasm, helpers, lift, mmu, mode::mmu as regime, pmu, regs, trap};
 use isomer_core::Gva;
 use isomer_ir::{
     Access, Builder, Guest, HelperDesc, MmuIndex, Page, SlotDesc,
@@ -34,8 +34,8 @@ impl Guest for Aarch64 {
         lift::lift_insn(self, mode, code, offset, b)
     }
 
-    fn disassemble(&self, _code: &[u8], _pc: u64) -> (String, usize) {
-        (String::new(), 4)
+    fn disassemble(&self, code: &[u8], pc: u64) -> (String, usize) {
+        disasm::disassemble(self.features, code, pc)
     }
 
     fn fetch_mmu(&self, cpu: &Cpu) -> MmuIndex {

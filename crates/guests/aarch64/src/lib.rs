@@ -4,23 +4,38 @@
 //! it. System registers are rows of one table (`sysreg_table.rs`): encoding, who may access them, what a write keeps.
 //! Specification: "Arm Architecture Reference Manual for A-profile architecture", DDI 0487; "the manual" below.
 
+mod crc;
 mod debug;
+mod decode;
+mod disasm;
+mod disasm_alias;
 mod guest;
 mod helpers;
 mod helpers_fp;
 mod helpers_integer;
 mod helpers_system;
 pub mod interrupts;
+mod landing;
 mod lift;
+mod lift_alu;
+mod lift_atomic;
+mod lift_branch;
+mod lift_mem;
 mod mmu;
 mod mmu_stage2;
 mod mmu_table;
 mod mode;
 mod model;
+mod operands;
+mod pattern;
+mod pauth;
 mod pmu;
 mod pstate;
+mod qarma;
 pub mod regs;
 pub mod system;
+mod table;
+mod table_mem;
 pub mod timer;
 pub mod trap;
 

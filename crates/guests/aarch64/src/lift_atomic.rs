@@ -8,7 +8,7 @@ use crate::{
     Features,
     lift::{Lift, width},
     lift_mem::Base,
-    operands::{Atomic, Exclusive, Mem, Pair, Unscaled},
+    operands::{Atomic, Exclusive, Mem, OrderedPair, Unscaled},
     regs::slot,
     trap,
 };
@@ -224,7 +224,7 @@ pub(crate) fn store_release_pre(l: &mut Lift<'_>, o: Atomic, m: Mem) {
 }
 
 /// `ldiapp`; after it, with `Base::Post`, the base has moved on.
-pub(crate) fn load_acquire_pair(l: &mut Lift<'_>, o: Pair, m: Mem, base: Base) {
+pub(crate) fn load_acquire_pair(l: &mut Lift<'_>, o: OrderedPair, m: Mem, base: Base) {
     let offset = if base == Base::Kept { 0 } else { 2 * i64::from(m.bytes()) };
     let (addr, moved) = l.indexed(o.rn, offset, base);
     let flags = l.ordered_at(addr, 2 * m.bytes(), Order::Acquire, false);
@@ -237,7 +237,7 @@ pub(crate) fn load_acquire_pair(l: &mut Lift<'_>, o: Pair, m: Mem, base: Base) {
 }
 
 /// `stilp`; before it, with `Base::Pre`, the base moves down.
-pub(crate) fn store_release_pair(l: &mut Lift<'_>, o: Pair, m: Mem, base: Base) {
+pub(crate) fn store_release_pair(l: &mut Lift<'_>, o: OrderedPair, m: Mem, base: Base) {
     let offset = if base == Base::Kept { 0 } else { -2 * i64::from(m.bytes()) };
     let (addr, moved) = l.indexed(o.rn, offset, base);
     let flags = l.ordered_at(addr, 2 * m.bytes(), Order::SeqCst, true);

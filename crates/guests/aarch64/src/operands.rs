@@ -102,6 +102,8 @@ operands! {
     Indexed { rt: u8 = Rt, rn: u8 = Rn, rm: u8 = Rm, option: u8 = option, scaled: bool = S }
     /// A load or store of two registers; the offset counts units of their size.
     Pair { rt: u8 = Rt, rt2: u8 = Rt2, rn: u8 = Rn, units: i64 = imm7 }
+    /// An ordered load or store of two registers (FEAT_LRCPC3).
+    OrderedPair { rt: u8 = Rt, rt2: u8 = Rm, rn: u8 = Rn }
     /// A pc-relative load; words from here.
     Literal { rt: u8 = Rt, words: i64 = imm19 }
     /// Exclusive and ordered accesses, compare and swap. `ordered` is o0: acquire for loads, release for stores.

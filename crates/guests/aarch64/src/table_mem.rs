@@ -139,11 +139,11 @@ macro_rules! ordered {
     ($($suffix:literal $size:literal $rt:literal $m:ident;)*) => {
         static ORDERED: &[Insn] = &[
             $(
-            row!(concat!("stllr", $suffix), concat!($size, " 001000 100 xxxxx 0 xxxxx Rn Rt"), F::LOR, concat!("{", $rt, "}, [{Xnsp}]"), atomic::store_release, $m),
-            row!(concat!("stlr", $suffix), concat!($size, " 001000 100 xxxxx 1 xxxxx Rn Rt"), BASE, concat!("{", $rt, "}, [{Xnsp}]"), atomic::store_release, $m),
-            row!(concat!("ldlar", $suffix), concat!($size, " 001000 110 xxxxx 0 xxxxx Rn Rt"), F::LOR, concat!("{", $rt, "}, [{Xnsp}]"), atomic::load_acquire, $m),
-            row!(concat!("ldar", $suffix), concat!($size, " 001000 110 xxxxx 1 xxxxx Rn Rt"), BASE, concat!("{", $rt, "}, [{Xnsp}]"), atomic::load_acquire, $m),
-            row!(concat!("ldapr", $suffix), concat!($size, " 111000 101 xxxxx 1 100 00 Rn Rt"), F::LRCPC, concat!("{", $rt, "}, [{Xnsp}]"), atomic::load_rcpc, $m),
+            row!(concat!("stllr", $suffix), concat!($size, " 001000 100 11111 0 11111 Rn Rt"), F::LOR, concat!("{", $rt, "}, [{Xnsp}]"), atomic::store_release, $m),
+            row!(concat!("stlr", $suffix), concat!($size, " 001000 100 11111 1 11111 Rn Rt"), BASE, concat!("{", $rt, "}, [{Xnsp}]"), atomic::store_release, $m),
+            row!(concat!("ldlar", $suffix), concat!($size, " 001000 110 11111 0 11111 Rn Rt"), F::LOR, concat!("{", $rt, "}, [{Xnsp}]"), atomic::load_acquire, $m),
+            row!(concat!("ldar", $suffix), concat!($size, " 001000 110 11111 1 11111 Rn Rt"), BASE, concat!("{", $rt, "}, [{Xnsp}]"), atomic::load_acquire, $m),
+            row!(concat!("ldapr", $suffix), concat!($size, " 111000 101 11111 1 100 00 Rn Rt"), F::LRCPC, concat!("{", $rt, "}, [{Xnsp}]"), atomic::load_rcpc, $m),
             row!(concat!("stlur", $suffix), concat!($size, " 011001 00 0 imm9 00 Rn Rt"), F::LRCPC2, concat!("{", $rt, "}, [{Xnsp}{off9}]"), atomic::store_release_unscaled, $m),
             row!(concat!("ldapur", $suffix), concat!($size, " 011001 01 0 imm9 00 Rn Rt"), F::LRCPC2, concat!("{", $rt, "}, [{Xnsp}{off9}]"), atomic::load_rcpc_unscaled, $m),
         )*];
@@ -171,10 +171,10 @@ static RCPC: &[Insn] = &[
 macro_rules! rcpc3 {
     ($($size:literal $rt:literal $rt2:literal $m:ident $one:literal $two:literal;)*) => {
         static RCPC3: &[Insn] = &[$(
-            row!("stilp", concat!($size, " 011001 000 Rt2 000010 Rn Rt"), F::LRCPC3, concat!("{", $rt, "}, {", $rt2, "}, [{Xnsp}, #-", $two, "]!"), atomic::store_release_pair, $m, Base::Pre),
-            row!("stilp", concat!($size, " 011001 000 Rt2 000110 Rn Rt"), F::LRCPC3, concat!("{", $rt, "}, {", $rt2, "}, [{Xnsp}]"), atomic::store_release_pair, $m, Base::Kept),
-            row!("ldiapp", concat!($size, " 011001 010 Rt2 000010 Rn Rt"), F::LRCPC3, concat!("{", $rt, "}, {", $rt2, "}, [{Xnsp}], #", $two), atomic::load_acquire_pair, $m, Base::Post),
-            row!("ldiapp", concat!($size, " 011001 010 Rt2 000110 Rn Rt"), F::LRCPC3, concat!("{", $rt, "}, {", $rt2, "}, [{Xnsp}]"), atomic::load_acquire_pair, $m, Base::Kept),
+            row!("stilp", concat!($size, " 011001 000 Rm 000010 Rn Rt"), F::LRCPC3, concat!("{", $rt, "}, {", $rt2, "}, [{Xnsp}, #-", $two, "]!"), atomic::store_release_pair, $m, Base::Pre),
+            row!("stilp", concat!($size, " 011001 000 Rm 000110 Rn Rt"), F::LRCPC3, concat!("{", $rt, "}, {", $rt2, "}, [{Xnsp}]"), atomic::store_release_pair, $m, Base::Kept),
+            row!("ldiapp", concat!($size, " 011001 010 Rm 000010 Rn Rt"), F::LRCPC3, concat!("{", $rt, "}, {", $rt2, "}, [{Xnsp}], #", $two), atomic::load_acquire_pair, $m, Base::Post),
+            row!("ldiapp", concat!($size, " 011001 010 Rm 000110 Rn Rt"), F::LRCPC3, concat!("{", $rt, "}, {", $rt2, "}, [{Xnsp}]"), atomic::load_acquire_pair, $m, Base::Kept),
             row!("stlr", concat!($size, " 011001 100 00000 000010 Rn Rt"), F::LRCPC3, concat!("{", $rt, "}, [{Xnsp}, #-", $one, "]!"), atomic::store_release_pre, $m),
             row!("ldapr", concat!($size, " 011001 110 00000 000010 Rn Rt"), F::LRCPC3, concat!("{", $rt, "}, [{Xnsp}], #", $one), atomic::load_rcpc_post, $m),
         )*];
@@ -182,8 +182,8 @@ macro_rules! rcpc3 {
 }
 
 rcpc3! {
-    "10" "Wt" "Wt2" WORD "4" "8";
-    "11" "Xt" "Xt2" LONG "8" "16";
+    "10" "Wt" "Wm" WORD "4" "8";
+    "11" "Xt" "Xm" LONG "8" "16";
 }
 
 /// LSE's read-modify-writes: an operation's rows for each size, with all orders in one.
@@ -217,7 +217,7 @@ atomics! {
 #[rustfmt::skip]
 static AUTHENTICATED: &[Insn] = &[
     row!("ldraa", "11 111000 0 S10 1 imm9 0 1 Rn Rt", F::PAUTH, "{Xt}, [{Xnsp}{off10}]", mem::load_authenticated, Key::DA),
-    row!("ldraa", "11 111000 0 S10 1 imm9 1 1 Rn Rt", F::PAUTH, "{Xt}, [{Xnsp}, #{imm10}]!", mem::load_authenticated, Key::DA),
+    row!("ldraa", "11 111000 0 S10 1 imm9 1 1 Rn Rt", F::PAUTH, "{Xt}, [{Xnsp}{off10}]!", mem::load_authenticated, Key::DA),
     row!("ldrab", "11 111000 1 S10 1 imm9 0 1 Rn Rt", F::PAUTH, "{Xt}, [{Xnsp}{off10}]", mem::load_authenticated, Key::DB),
-    row!("ldrab", "11 111000 1 S10 1 imm9 1 1 Rn Rt", F::PAUTH, "{Xt}, [{Xnsp}, #{imm10}]!", mem::load_authenticated, Key::DB),
+    row!("ldrab", "11 111000 1 S10 1 imm9 1 1 Rn Rt", F::PAUTH, "{Xt}, [{Xnsp}{off10}]!", mem::load_authenticated, Key::DB),
 ];
