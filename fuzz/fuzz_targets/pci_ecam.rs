@@ -67,8 +67,9 @@ fn config() -> PciHostConfig {
             window(Space::Memory, MMIO64, MMIO64, 16 << 30),
         ],
         wires: [(); 4].map(|()| IrqLine::unconnected()),
-        irqs: [0x20, 0x21, 0x22, 0x23],
+        specifiers: [0x20, 0x21, 0x22, 0x23].map(|irq| vec![irq]),
         controller: "plic".into(),
+        msi_controller: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Flattened device trees (Devicetree Specification 0.4): a board adds the nodes its devices describe, the builder
 //! resolves labels to phandles and writes the blob.
 
+pub mod aarch64;
 pub mod riscv64;
 
 use crate::loader::Span;

@@ -83,10 +83,13 @@ pub struct PciHostConfig {
     pub windows: Vec<PciWindow>,
     /// The four interrupt wires; pin `p` of device `s` is on wire `(s + p - 1) % 4`.
     pub wires: [IrqLine; intx::PINS],
-    /// Their numbers at the interrupt controller, for the device tree.
-    pub irqs: [u32; intx::PINS],
-    /// The interrupt controller's device-tree label; its specifiers must be one cell, without unit addresses.
+    /// Their specifiers at the interrupt controller, for the device tree: cells, after as many zeros as the controller's
+    /// node has `#address-cells`.
+    pub specifiers: [Vec<u32>; intx::PINS],
+    /// The interrupt controller's device-tree label.
     pub controller: String,
+    /// The device-tree label of who receives messages; it knows functions by their requester IDs.
+    pub msi_controller: Option<String>,
 }
 
 /// A BAR on the machine's bus.
@@ -310,6 +313,12 @@ impl Device for PciHost {
             .with("ranges", FwValue::Cells(ranges))
             .with("interrupt-map-mask", cells(&[0x1800, 0, 0, 7]))
             .with("interrupt-map", self.interrupt_map());
+        if let Some(label) = &self.config.msi_controller {
+            // All requester IDs, as they are (Linux Documentation/devicetree/bindings/pci/pci-msi.txt).
+            let map =
+                [FwCell::Cell(0), FwCell::Phandle(label.clone()), FwCell::Cell(0), FwCell::Cell(0x1_0000)];
+            node = node.with("msi-map", FwValue::Mixed(map.to_vec()));
+        }
         node.unit_address = at.regions.first().map(|&(start, _)| start);
         Some(node)
     }
@@ -319,9 +328,10 @@ impl PciHost {
     /// Device and pin to interrupt, for four devices: the swizzle repeats after that (the mask says so).
     fn interrupt_map(&self) -> FwValue {
         let entry = |(slot, pin): (u8, u8)| {
-            let irq = self.config.irqs[intx::swizzle(slot, pin)];
+            let specifier = &self.config.specifiers[intx::swizzle(slot, pin)];
             let child = [u32::from(slot) << 11, 0, 0, u32::from(pin)].map(FwCell::Cell);
-            child.into_iter().chain([FwCell::Phandle(self.config.controller.clone()), FwCell::Cell(irq)])
+            let controller = FwCell::Phandle(self.config.controller.clone());
+            child.into_iter().chain([controller]).chain(specifier.iter().copied().map(FwCell::Cell))
         };
         let pairs = (0..4).flat_map(|slot| (1..=4).map(move |pin| (slot, pin)));
         FwValue::Mixed(pairs.flat_map(entry).collect())

@@ -28,8 +28,9 @@ fn board(wires: &[Arc<Wire>; 4]) -> PciHostConfig {
             window(Space::Memory, MMIO64, MMIO64, 16 << 30),
         ],
         wires: wires.each_ref().map(Wire::line),
-        irqs: [0x20, 0x21, 0x22, 0x23],
+        specifiers: [0x20, 0x21, 0x22, 0x23].map(|irq| vec![irq]),
         controller: "plic".into(),
+        msi_controller: Some("its".into()),
     }
 }
 

@@ -244,8 +244,9 @@ fn pci_host(bus: &Arc<Bus>, plic: &Arc<Mutex<Plic>>) -> PciHost {
                 pci_window(Space::Memory, PCI_MMIO64.base, &PCI_MMIO64),
             ],
             wires,
-            irqs: PCI_IRQS,
+            specifiers: PCI_IRQS.map(|source| vec![source]),
             controller: "plic".to_owned(),
+            msi_controller: None,
         },
     )
 }

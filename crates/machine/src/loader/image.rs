@@ -1,14 +1,16 @@
 //! Linux `Image` files (Linux Documentation/arch/riscv/boot-image-header.rst; the layout is arm64's).
 
 use super::{
-    Format, Loaded, Loader,
+    Format, Loaded, Loader, TextOffsetFrom,
     error::{LoadError, Role},
 };
-use isomer_core::Gpa;
+use isomer_core::{Gpa, PAGE_SIZE};
 
 /// Bytes in the header.
 const HEADER_LEN: usize = 0x40;
 const MAGIC_AT: usize = 0x38;
+/// Where arm64 kernels go whose header does not say it.
+const OLD_TEXT_OFFSET: u64 = 0x8_0000;
 
 /// Instruction sets that have this header, by its magic number.
 const ISAS: &[([u8; 4], &str)] =
@@ -78,15 +80,24 @@ pub(super) fn load(loader: &Loader<'_>, header: &Header, bytes: &[u8]) -> Result
     if let Some(need) = pe_file_len(bytes).filter(|need| *need > bytes.len() as u64) {
         return Err(truncated(role, need, bytes));
     }
-    if !header.text_offset.is_multiple_of(formats.image_align) {
-        return Err(damaged(format!(
-            "text_offset {:#x} is not a multiple of {:#x}",
-            header.text_offset, formats.image_align
-        )));
+    let align = match formats.text_offset_from {
+        TextOffsetFrom::RamStart => formats.image_align,
+        TextOffsetFrom::AlignedBase => PAGE_SIZE,
+    };
+    let text_offset = match formats.text_offset_from {
+        // Before Linux 3.17 the size was 0, and the offset not to be trusted.
+        TextOffsetFrom::AlignedBase if header.image_size == 0 => OLD_TEXT_OFFSET,
+        _ => header.text_offset,
+    };
+    if !text_offset.is_multiple_of(align) {
+        return Err(damaged(format!("text_offset {text_offset:#x} is not a multiple of {align:#x}")));
     }
-    // The offset counts from the start of memory: room for firmware, which may have taken it already.
-    let wanted = loader.ram().start.0.checked_add(header.text_offset);
-    let wanted = wanted.ok_or_else(|| damaged(format!("text_offset {:#x} wraps", header.text_offset)))?;
+    let counted_from = match formats.text_offset_from {
+        TextOffsetFrom::RamStart => loader.ram().start.0,
+        TextOffsetFrom::AlignedBase => loader.base.0,
+    };
+    let wanted = counted_from.checked_add(text_offset);
+    let wanted = wanted.ok_or_else(|| damaged(format!("text_offset {text_offset:#x} wraps")))?;
     let start = Gpa(loader.base.0.max(wanted));
     let span = loader.in_ram(start, header.image_size.max(bytes.len() as u64))?;
     loader.memory.write(start, bytes)?;

@@ -77,8 +77,19 @@ pub struct BootFormats {
     pub elf_machine: object::elf::Machine,
     /// Magic number at 0x38 of its Linux `Image` files.
     pub image_magic: [u8; 4],
-    /// Alignment of the memory an `Image` is placed in, in bytes; its `text_offset` counts from there.
+    /// Alignment of the memory an `Image` is placed in, in bytes.
     pub image_align: u64,
+    /// What an `Image`'s `text_offset` counts from.
+    pub text_offset_from: TextOffsetFrom,
+}
+
+/// What an `Image`'s `text_offset` counts from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TextOffsetFrom {
+    /// The start of RAM: room for firmware, which may have taken it already.
+    RamStart,
+    /// Any aligned address: the kernel wants to be so far off alignment.
+    AlignedBase,
 }
 
 /// riscv64 (Linux Documentation/arch/riscv/boot.rst: the kernel starts at a PMD boundary, 2 MiB).
@@ -87,6 +98,16 @@ pub const RISCV64: BootFormats = BootFormats {
     elf_machine: object::elf::EM_RISCV,
     image_magic: *b"RSC\x05",
     image_align: 2 << 20,
+    text_offset_from: TextOffsetFrom::RamStart,
+};
+
+/// aarch64 (Linux Documentation/arch/arm64/booting.rst: `text_offset` bytes from a 2 MiB-aligned address).
+pub const AARCH64: BootFormats = BootFormats {
+    isa: "aarch64",
+    elf_machine: object::elf::EM_AARCH64,
+    image_magic: *b"ARM\x64",
+    image_align: 2 << 20,
+    text_offset_from: TextOffsetFrom::AlignedBase,
 };
 
 /// The format a boot file turned out to have.

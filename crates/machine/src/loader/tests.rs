@@ -98,6 +98,23 @@ fn images_go_to_their_offset_or_behind_firmware() {
 }
 
 #[test]
+fn arm64_images_count_from_an_aligned_address() {
+    let memory = ram();
+    let load = |file: &[u8], floor| Kernel::load(&AARCH64, file, &memory, Gpa(floor), false);
+    let place = |file: &[u8], floor| load(file, floor).unwrap().span.start.0 - RAM;
+    let modern = image(0, 0x3000, b"ARM\x64", 0x1800);
+    assert_eq!((place(&modern, RAM), place(&modern, RAM + 0x1000)), (0, 2 << 20));
+    assert_eq!(load(&modern, RAM).unwrap().span.len(), 0x3000);
+    let randomised = image(0xa_5000, 0x3000, b"ARM\x64", 0x1800);
+    assert_eq!(place(&randomised, RAM + (2 << 20)), (2 << 20) + 0xa_5000);
+    assert_eq!(place(&image(0x1234, 0, b"ARM\x64", 0x1800), RAM), 0x8_0000, "too old to say");
+    let error = load(&image(0x123, 0x3000, b"ARM\x64", 0x1800), RAM).unwrap_err();
+    assert_eq!(code(&error), "isomer::load::damaged");
+    let error = load(&image(0, 0, b"RSC\x05", 0x100), RAM).unwrap_err();
+    assert_eq!(error.to_string(), "the kernel is for riscv64, but this machine is aarch64");
+}
+
+#[test]
 fn images_that_cannot_run_are_refused() {
     let refused = |file: &[u8]| kernel_error(file).0;
     assert_eq!(refused(&image(0x1000, 0, b"RSC\x05", 0x100)), "isomer::load::damaged");
