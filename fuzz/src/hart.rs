@@ -10,7 +10,7 @@ mod watchdog;
 
 use crate::input::Input;
 use isomer_core::{Bus, Clock, Device, Gpa, GuestMemory, Timers};
-use isomer_engine::{EngineKind, Exit, Firmware, Group, SoftVcpu, Trace, VcpuConfig};
+use isomer_engine::{EngineKind, Exit, Firmware, Group, Jit, SoftVcpu, Trace, VcpuConfig};
 use isomer_riscv64::{Cpu, Riscv64};
 use std::sync::{Arc, Mutex};
 
@@ -193,6 +193,7 @@ impl Hart {
         let guest = Arc::new(start.guest.clone());
         let mut cpu = guest.reset(0, PROLOGUE);
         cpu.x = start.registers;
+        let jit = Jit::for_engine(engine, &guest).expect("this host has compiled code");
         let vcpu = SoftVcpu::new(VcpuConfig {
             guest,
             cpu,
@@ -204,6 +205,7 @@ impl Hart {
             firmware: parts.firmware,
             trace: Trace::default(),
             engine,
+            jit,
             code_limit_bytes: CODE_LIMIT_BYTES,
         });
         vcpu.power_on();

@@ -28,8 +28,7 @@ const TOOLS: [Tool; 2] = [
     Tool::program("riscv64-linux-gnu-ld", "binutils-riscv64-linux-gnu"),
 ];
 const MARCH: &str = "-march=rv64imafdc_zicsr_zifencei_zba_zbb_zbc_zbs";
-const ENGINES: [(&str, EngineKind); 2] =
-    [("interp", EngineKind::Interpreter), ("reference", EngineKind::Reference)];
+
 /// Instructions before a program counts as hung; the longest takes some ten thousand.
 const LIMIT: u64 = 1_000_000;
 
@@ -65,7 +64,8 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             let text = fs::read_to_string(&source)?;
             Ok((elf, Expected::parse(&text)?))
         });
-        for (engine_name, engine) in ENGINES {
+        for engine in EngineKind::ALL {
+            let engine_name = engine.name();
             let tested = match &program {
                 Ok((elf, expected)) => test(elf, expected, engine, trace),
                 Err(error) => Err(anyhow::anyhow!("{error:#}")),

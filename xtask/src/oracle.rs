@@ -14,7 +14,7 @@ mod random;
 mod record;
 mod reduce;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use assembler::Table;
 use clap::Args;
 use generate::{Generator, Sequence};
@@ -84,18 +84,14 @@ pub(crate) fn run(command: &Command) -> Result<()> {
 /// # Errors
 /// As [`run`].
 pub(crate) fn quick() -> Result<()> {
-    let engines = [EngineKind::Interpreter, EngineKind::Reference];
+    let engines = EngineKind::ALL;
     let oracle = Oracle::new("max", None)?;
     oracle.run(FIXED_SEED, 50_000, &engines, 1)?;
     oracle.run(random_seed(), 50_000, &engines, 1)
 }
 
 fn engine_by_name(name: &str) -> Result<EngineKind> {
-    match name {
-        "interp" => Ok(EngineKind::Interpreter),
-        "reference" => Ok(EngineKind::Reference),
-        other => bail!("unknown engine {other:?}: interp, reference"),
-    }
+    Ok(name.parse()?)
 }
 
 /// `1000000` or `1e6`.

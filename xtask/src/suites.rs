@@ -48,11 +48,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     let trace = command.trace.parse()?;
     let mut failed = 0;
     for name in &command.engine {
-        let engine = match name.as_str() {
-            "interp" => EngineKind::Interpreter,
-            "reference" => EngineKind::Reference,
-            other => bail!("unknown engine {other:?}: interp, reference"),
-        };
+        let engine = name.parse::<EngineKind>()?;
         let start = Instant::now();
         let mut passed = 0;
         for file in &files {

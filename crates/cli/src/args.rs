@@ -99,7 +99,7 @@ pub(crate) enum EngineArg {
     Auto,
     /// The interpreter
     Interp,
-    #[value(hide = true)]
+    /// Compiled code for what is hot, the interpreter for the rest
     Jit,
     #[value(hide = true)]
     Kvm,

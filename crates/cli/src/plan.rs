@@ -112,7 +112,7 @@ fn engine(arg: EngineArg) -> Result<EngineChoice, PlanError> {
     match arg {
         EngineArg::Auto => Ok(EngineChoice::Auto),
         EngineArg::Interp => Ok(EngineChoice::Interp),
-        EngineArg::Jit => absent("the compiling engine (jit)"),
+        EngineArg::Jit => Ok(EngineChoice::Jit),
         EngineArg::Kvm => absent("the hardware engine (kvm)"),
     }
 }

@@ -2,13 +2,14 @@
 //! granule's contents, bounded in memory.
 #![allow(unsafe_code)]
 
+use crate::jit::NativeCode;
 use isomer_core::{Gpa, GuestMemory};
 use isomer_ir::{
     Block,
     interp::{Code, Entry},
 };
 use rustc_hash::FxHashMap;
-use std::ptr::NonNull;
+use std::{cell::RefCell, ptr::NonNull, sync::Arc};
 
 /// A block in the form its engine runs.
 pub(crate) enum Form {
@@ -44,12 +45,28 @@ pub(crate) struct Translated {
     pub(crate) second: Option<(Gpa, u32)>,
     /// Good for one run only.
     transient: bool,
+    /// Where it starts, and its mode.
+    pub(crate) key: (Gpa, u32),
+    /// Of its granule.
+    pub(crate) generation: u32,
+    /// Compiled code for it, and older code that jump caches may still lead to.
+    native: RefCell<Vec<Arc<NativeCode>>>,
 }
 
 impl Translated {
     /// What it takes, in bytes.
     fn bytes(&self) -> usize {
         self.form.heap_bytes() + size_of::<Self>() + BLOCK_OVERHEAD
+    }
+
+    /// Where its compiled code is entered, if there is any.
+    pub(crate) fn native_entry(&self) -> Option<*const u8> {
+        self.native.borrow().last().map(|code| code.entry())
+    }
+
+    /// Gives it compiled code, from now on.
+    pub(crate) fn attach(&self, code: Arc<NativeCode>) {
+        self.native.borrow_mut().push(code);
     }
 
     /// May it be found without asking for its translation: by other blocks' links and by the jump cache? Not if it
@@ -158,7 +175,9 @@ impl Blocks {
         second: Option<(Gpa, u32)>,
     ) -> BlockRef {
         let key = (gpa.page_offset() as u16, mode);
-        let block = Box::new(Translated { form, second, transient: false });
+        let native = RefCell::default();
+        let block =
+            Box::new(Translated { form, second, transient: false, key: (gpa, mode), generation, native });
         let reference = BlockRef(NonNull::from(&*block));
         let size = block.bytes();
         let granule = self.granules.entry(gpa.page_number()).or_insert_with(|| Granule {
@@ -186,7 +205,14 @@ impl Blocks {
     /// Keeps a block until the next transient one.
     pub(crate) fn set_transient(&mut self, form: Form) -> BlockRef {
         self.translated += 1;
-        let block = self.transient.insert(Box::new(Translated { form, second: None, transient: true }));
+        let block = self.transient.insert(Box::new(Translated {
+            form,
+            second: None,
+            transient: true,
+            key: (Gpa(0), 0),
+            generation: 0,
+            native: RefCell::default(),
+        }));
         BlockRef(NonNull::from(&**block))
     }
 
@@ -205,6 +231,17 @@ impl Blocks {
     /// Drops provisional blocks; true if there were any.
     pub(crate) fn drop_provisional(&mut self) -> bool {
         self.drop_where(|_, granule| granule.provisional)
+    }
+
+    /// Takes all compiled code from the blocks.
+    pub(crate) fn detach_all(&mut self) {
+        let blocks = self.granules.values_mut().flat_map(|granule| granule.blocks.values_mut());
+        blocks.for_each(|block| block.native.borrow_mut().clear());
+    }
+
+    /// Is the granule at `gpa` free of provisional blocks?
+    pub(crate) fn is_settled(&self, gpa: Gpa) -> bool {
+        self.granules.get(&gpa.page_number()).is_none_or(|granule| !granule.provisional)
     }
 
     /// Drops everything.

@@ -2,9 +2,11 @@
 #![allow(unsafe_code)]
 
 use crate::{
-    blocks::{BlockRef, Blocks, Form, generation_of},
+    blocks::{BlockRef, Blocks, Form, Translated, generation_of},
     group::{Group, Request},
+    jit::{Jit, State},
     jump_cache::JumpCache,
+    native::Native,
     phys::Phys,
     tlb::Tlb,
     trace::{self, Trace},
@@ -67,6 +69,8 @@ pub(crate) struct VcpuEnv<G: Guest> {
     protections: FxHashMap<u64, Protection>,
     /// A code fence was executed: carry it out before the next slice.
     sync: bool,
+    /// For compiled code, where there is any.
+    pub(crate) native: Option<Native<G>>,
 }
 
 impl<G: Guest> VcpuEnv<G> {
@@ -99,7 +103,15 @@ impl<G: Guest> VcpuEnv<G> {
             code_epoch: 0,
             protections: FxHashMap::default(),
             sync: false,
+            native: None,
         }
+    }
+
+    /// Uses compiled code from now on. Between slices only.
+    pub(crate) fn use_native(&mut self, jit: Arc<Jit<G>>) {
+        self.forget_code();
+        self.tlb.use_jumps();
+        self.native = Some(Native::new(jit));
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -144,6 +156,12 @@ impl<G: Guest> VcpuEnv<G> {
 
     // --- translated code
 
+    /// Forgets where code is, by virtual address.
+    fn clear_jumps(&mut self) {
+        self.jump_cache.clear();
+        self.tlb.clear_jumps();
+    }
+
     /// Forgets blocks whose guest code was overwritten since the last call, or that a code fence puts in doubt.
     pub(crate) fn drop_stale_code(&mut self) {
         if std::mem::take(&mut self.sync) {
@@ -153,7 +171,7 @@ impl<G: Guest> VcpuEnv<G> {
         if watch.changed_since(self.code_epoch) {
             self.code_epoch = watch.epoch();
             if self.blocks.drop_stale(&self.phys.memory) {
-                self.jump_cache.clear();
+                self.clear_jumps();
             }
             // What was overwritten is marked anew, in a new generation, if it is translated again.
             let memory = &self.phys.memory;
@@ -166,7 +184,7 @@ impl<G: Guest> VcpuEnv<G> {
     /// Forgets all translated code. Between slices only.
     pub(crate) fn forget_code(&mut self) {
         self.blocks.clear();
-        self.jump_cache.clear();
+        self.clear_jumps();
         // As many as granules with blocks; asked for again as these are.
         self.protections.clear();
     }
@@ -175,7 +193,7 @@ impl<G: Guest> VcpuEnv<G> {
     pub(crate) fn sync_provisional(&mut self) {
         // Their granules are still marked; by now all vCPUs that run were asked to notice stores there.
         if self.blocks.drop_provisional() {
-            self.jump_cache.clear();
+            self.clear_jumps();
         }
     }
 
@@ -187,6 +205,7 @@ impl<G: Guest> VcpuEnv<G> {
         }
         // Blocks of several generations must not meet in a granule.
         self.drop_stale_code();
+        self.follow_jit();
         if self.blocks.is_full() {
             self.forget_code();
         }
@@ -262,7 +281,7 @@ impl<G: Guest> VcpuEnv<G> {
                 return Ok(None);
             }
             self.blocks.drop_granule(gpa);
-            self.jump_cache.clear();
+            self.clear_jumps();
         }
         let max_insns = if transient { 1 } else { MAX_BLOCK_INSNS };
         let mut second = None;
@@ -293,7 +312,86 @@ impl<G: Guest> VcpuEnv<G> {
             }
             return Ok(Some(self.blocks.set_transient(form)));
         }
-        Ok(Some(self.blocks.insert((gpa, mode), generation, provisional, form, second)))
+        let block = self.blocks.insert((gpa, mode), generation, provisional, form, second);
+        self.expect_native(block, cpu.header().insns);
+        Ok(Some(block))
+    }
+
+    // --- compiled code
+
+    /// Arranges for a new block to be noticed when it is hot; attaches compiled code that is there already.
+    fn expect_native(&mut self, block: BlockRef, insns: u64) {
+        let Some(native) = &mut self.native else { return };
+        // SAFETY: the block was made just now.
+        let block = unsafe { block.get() };
+        let Form::Compact(code) = &block.form else { return };
+        if !block.is_linkable() || native.is_volatile(block.key.0.page_number(), block.generation, insns) {
+            return;
+        }
+        match native.jit.policy().region_after {
+            0 => self.consider(block),
+            after => {
+                code.set_countdown(after);
+                if let Some(State::Ready(_)) = native.jit.state(block.key, block.generation) {
+                    self.consider(block);
+                }
+            }
+        }
+    }
+
+    /// A block is hot: gives it compiled code if there is some, asks for it if not.
+    fn consider(&mut self, block: &Translated) {
+        /// Executions until a block that has to wait is looked at again.
+        const WAIT: u64 = 200;
+        let Form::Compact(code) = &block.form else { return };
+        if block.native_entry().is_some() {
+            return code.set_countdown(1);
+        }
+        let Some(native) = &self.native else { return };
+        let jit = native.jit.clone();
+        let (gpa, _) = block.key;
+        code.set_countdown(WAIT);
+        // Code that some vCPU may still change unnoticed is not worth the work, and might be shared with it.
+        if !self.blocks.is_settled(gpa) || !self.is_protected(gpa, block.generation) {
+            return;
+        }
+        for _ in 0..2 {
+            match jit.state(block.key, block.generation) {
+                Some(State::Ready(native)) => {
+                    block.attach(native);
+                    return code.set_countdown(1);
+                }
+                Some(State::Pending(_)) => return,
+                Some(State::Failed(_)) => return code.set_countdown(u64::MAX),
+                None => {
+                    let Some(page) = self.phys.page(gpa) else { return };
+                    // The copy is of this generation only if that has not changed since.
+                    if generation_of(&self.phys.memory, gpa) != Some(block.generation)
+                        || !jit.request(block.key, block.generation, page)
+                    {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The block at the CPU's pc is hot.
+    pub(crate) fn consider_hot(&mut self, block: BlockRef) {
+        // SAFETY: callers have just looked it up.
+        self.consider(unsafe { block.get() });
+    }
+
+    /// Gives up compiled code whose memory is wanted for other code. Between slices only.
+    fn follow_jit(&mut self) {
+        if let Some(native) = &mut self.native {
+            let epoch = native.jit.epoch();
+            if native.epoch != epoch {
+                native.epoch = epoch;
+                self.blocks.detach_all();
+                self.tlb.clear_jumps();
+            }
+        }
     }
 
     /// The guest-physical address of an instruction, and whether the rest of its granule may be fetched too.

@@ -3,13 +3,19 @@
 
 mod blocks;
 mod env;
+mod fpenv;
 pub mod group;
+pub mod jit;
 mod jump_cache;
+mod native;
 mod phys;
 mod tlb;
 pub mod trace;
 mod vcpu;
 
 pub use group::{Control, Controls, Group, Peer, Request};
+pub use jit::{Jit, JitError, JitPolicy, JitStats};
 pub use trace::Trace;
-pub use vcpu::{EngineKind, Exit, Firmware, FirmwareCx, FirmwareResult, SoftVcpu, Stats, Vcpu, VcpuConfig};
+pub use vcpu::{
+    EngineKind, Exit, Firmware, FirmwareCx, FirmwareResult, SoftVcpu, Stats, UnknownEngine, Vcpu, VcpuConfig,
+};

@@ -44,6 +44,12 @@ impl Phys {
         Some(bytes)
     }
 
+    /// The granule that holds `gpa`, each of its words read at once.
+    pub(crate) fn page(&self, gpa: Gpa) -> Option<Box<[u8; PAGE_SIZE as usize]>> {
+        let bytes = self.code_bytes(gpa.page_base(), PAGE_SIZE as usize)?;
+        bytes.into_boxed_slice().try_into().ok()
+    }
+
     /// The host address of an aligned `size`-byte RAM location.
     fn host(&self, gpa: Gpa, size: usize) -> Option<(*mut u8, &RamRegion)> {
         if !gpa.0.is_multiple_of(size as u64) {

@@ -3,28 +3,15 @@
 
 use isomer_core::{Gpa, PAGE_SHIFT, PAGE_SIZE};
 use isomer_ir::{Page, guest::TlbFlush};
+use isomer_jit::abi::{
+    JUMPS, JUMPS_PER_PAGE, JumpEntry, NO_MODE, TLB_ENTRIES as ENTRIES, TLB_INVALID as INVALID,
+    TlbEntry as Entry, jump_index,
+};
 
-/// Entries a table.
-pub(crate) const ENTRIES: usize = 256;
 /// Address spaces kept at once.
 const SETS: usize = 4;
-/// A tag no address matches: what is compared with a tag is an address's page and the low bits that are zero where it is
-/// aligned. This bit is in neither; one of the lowest would match misaligned accesses to page 0.
-const INVALID: u64 = PAGE_SIZE / 2;
 /// Large translations remembered a regime, so that a miss inside one needs no walk.
 const LARGE: usize = 8;
-
-/// One cached translation of a 4 KiB granule. The tags are the granule's virtual address, or [`INVALID`] where
-/// that access may not take the fast path.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(32))]
-pub(crate) struct Entry {
-    pub(crate) load: u64,
-    pub(crate) store: u64,
-    pub(crate) fetch: u64,
-    /// Host address = guest virtual address + this (wrapping).
-    pub(crate) addend: u64,
-}
 
 const EMPTY: Entry = Entry { load: INVALID, store: INVALID, fetch: INVALID, addend: 0 };
 
@@ -64,8 +51,37 @@ struct Set {
     generation: u32,
 }
 
+const NO_JUMP: JumpEntry =
+    JumpEntry { pc: 0, mode: NO_MODE, entry: std::ptr::null(), block: std::ptr::null() };
+
+/// Where compiled code is, by virtual pc: a jump cache a set, so that a context switch swaps these too.
+struct Jumps {
+    entries: Box<[JumpEntry]>,
+    /// Groups of entries in use, a bit each, by set.
+    used: [u64; SETS],
+}
+
+// SAFETY: the pointers name code that the owner of the TLB keeps.
+#[allow(unsafe_code)]
+unsafe impl Send for Jumps {}
+
+impl Jumps {
+    fn clear_group(&mut self, set: usize, group: usize) {
+        let start = set * JUMPS + group * JUMPS_PER_PAGE;
+        self.entries[start..start + JUMPS_PER_PAGE].fill(NO_JUMP);
+        self.used[set] &= !(1 << group);
+    }
+
+    fn clear_set(&mut self, set: usize) {
+        while self.used[set] != 0 {
+            self.clear_group(set, self.used[set].trailing_zeros() as usize);
+        }
+    }
+}
+
 /// One vCPU's TLB: `SETS` sets of one table a regime, all tables in one allocation.
 pub(crate) struct Tlb {
+    jumps: Option<Jumps>,
     entries: Box<[Entry]>,
     /// Guest-physical granule of each entry, and in its low bits log2 of the size of the translation it is part of.
     /// Apart because only protection and flushes look at it.
@@ -91,6 +107,7 @@ impl Tlb {
         let set =
             |i: usize| Set { address_space: (i == 0).then_some(0), last_used: 0, generation: i as u32 + 1 };
         Self {
+            jumps: None,
             entries: vec![EMPTY; SETS * regimes * ENTRIES].into_boxed_slice(),
             gpas: vec![NO_GPA; SETS * regimes * ENTRIES].into_boxed_slice(),
             tables: vec![TableInfo::default(); SETS * regimes].into_boxed_slice(),
@@ -108,6 +125,38 @@ impl Tlb {
     #[inline(always)]
     pub(crate) fn entry(&self, gva: u64, mmu: u8) -> &Entry {
         &self.entries[self.base + usize::from(mmu) * ENTRIES + index(gva)]
+    }
+
+    /// The current set's first table.
+    pub(crate) fn base(&self) -> *const Entry {
+        &raw const self.entries[self.base]
+    }
+
+    /// Makes the jump caches of compiled code.
+    pub(crate) fn use_jumps(&mut self) {
+        self.jumps = Some(Jumps { entries: vec![NO_JUMP; SETS * JUMPS].into_boxed_slice(), used: [0; SETS] });
+    }
+
+    /// The current set's jump cache; null if there are none.
+    pub(crate) fn jumps(&self) -> *const JumpEntry {
+        self.jumps.as_ref().map_or(std::ptr::null(), |jumps| &raw const jumps.entries[self.current * JUMPS])
+    }
+
+    /// Remembers compiled code for `pc` in the current address space.
+    pub(crate) fn insert_jump(&mut self, pc: u64, mode: u32, entry: *const u8) {
+        if let Some(jumps) = &mut self.jumps {
+            let at = jump_index(pc);
+            jumps.used[self.current] |= 1 << (at / JUMPS_PER_PAGE);
+            jumps.entries[self.current * JUMPS + at] =
+                JumpEntry { pc, mode: mode.into(), entry, block: std::ptr::null() };
+        }
+    }
+
+    /// Forgets where compiled code is: some is about to go.
+    pub(crate) fn clear_jumps(&mut self) {
+        if let Some(jumps) = &mut self.jumps {
+            (0..SETS).for_each(|set| jumps.clear_set(set));
+        }
     }
 
     /// A number that names the current set and its contents' age.
@@ -149,10 +198,14 @@ impl Tlb {
     }
 
     fn clear_set(&mut self, set: usize) {
+        if let Some(jumps) = &mut self.jumps {
+            jumps.clear_set(set);
+        }
         (set * self.regimes..(set + 1) * self.regimes).for_each(|table| self.clear_table(table));
     }
 
-    fn clear_page(&mut self, table: usize, gva: u64) {
+    /// True if more than that page went: it was part of a larger one.
+    fn clear_page(&mut self, table: usize, gva: u64) -> bool {
         let tag = gva & !(PAGE_SIZE - 1);
         let entry = &mut self.entries[table * ENTRIES + index(gva)];
         if [entry.load, entry.store, entry.fetch].contains(&tag) {
@@ -170,6 +223,7 @@ impl Tlb {
         if any {
             self.clear_large(table, gva);
         }
+        any
     }
 
     /// Drops the entries that are part of a large translation which covers `gva`.
@@ -273,12 +327,22 @@ impl Tlb {
             }
             match what.gva {
                 Some(gva) if pages <= 64 => {
+                    if let Some(jumps) = &mut self.jumps {
+                        for page in 0..pages {
+                            let at = jump_index(gva.0.wrapping_add(page << PAGE_SHIFT));
+                            jumps.clear_group(set, at / JUMPS_PER_PAGE);
+                        }
+                    }
+                    let mut large = false;
                     for table in set * self.regimes..(set + 1) * self.regimes {
                         if self.tables[table].used {
                             (0..pages).for_each(|page| {
-                                self.clear_page(table, gva.0.wrapping_add(page << PAGE_SHIFT))
+                                large |= self.clear_page(table, gva.0.wrapping_add(page << PAGE_SHIFT));
                             });
                         }
+                    }
+                    if let (true, Some(jumps)) = (large, &mut self.jumps) {
+                        jumps.clear_set(set);
                     }
                 }
                 _ => self.clear_set(set),

@@ -4,7 +4,10 @@
 use crate::{
     blocks::{BlockRef, Form},
     env::{Lookup, VcpuEnv},
+    fpenv,
     group::{Control, Group, Peer, Request},
+    jit::Jit,
+    native::{self, NativeEnd},
     phys::Phys,
     trace::{self, Trace},
 };
@@ -16,6 +19,7 @@ use isomer_ir::{
     reference,
 };
 use std::{
+    str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -37,6 +41,38 @@ pub enum EngineKind {
     Interpreter,
     /// The reference engine: one operation at a time, no passes. The oracle of the others.
     Reference,
+    /// Compiled code for what is hot, the interpreter for the rest.
+    Jit,
+    /// Compiled code for everything at once, on the vCPU's own thread: slow to start, and deterministic, for tests.
+    Eager,
+}
+
+impl EngineKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Interpreter, Self::Reference, Self::Jit, Self::Eager];
+
+    /// The name people type.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interpreter => "interp",
+            Self::Reference => "reference",
+            Self::Jit => "jit",
+            Self::Eager => "eager",
+        }
+    }
+}
+
+/// An unknown engine.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown engine {0:?}: the engines are interp, reference, jit and eager")]
+pub struct UnknownEngine(String);
+
+impl FromStr for EngineKind {
+    type Err = UnknownEngine;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| UnknownEngine(name.to_owned()))
+    }
 }
 
 /// What a vCPU is made from.
@@ -61,6 +97,8 @@ pub struct VcpuConfig<G: Guest> {
     pub trace: Trace,
     /// Which engine.
     pub engine: EngineKind,
+    /// The machine's compilers, as [`Jit::for_engine`] gives them; without them a compiling engine interprets.
+    pub jit: Option<Arc<Jit<G>>>,
     /// Room for translated blocks, in bytes.
     pub code_limit_bytes: usize,
 }
@@ -179,6 +217,16 @@ pub struct SoftVcpu<G: Guest> {
     repeated: Repeat,
 }
 
+/// How a slice goes on.
+enum Next<G: Guest> {
+    /// With the code at the CPU's pc.
+    Lookup,
+    /// It is over.
+    Leave,
+    /// With a trap at the CPU's pc.
+    Trap(G::Trap),
+}
+
 /// Recognises a guest that traps at its trap handler's first instruction for ever.
 #[derive(Default)]
 struct Repeat {
@@ -197,7 +245,7 @@ impl<G: Guest> SoftVcpu<G> {
         let peer = config.group.peers()[config.index].clone();
         config.memory.code_watch().add_listener(peer.signal().clone());
         let phys = Phys { memory: config.memory, mmio: config.mmio };
-        let env = VcpuEnv::new(
+        let mut env = VcpuEnv::new(
             config.guest.clone(),
             config.group,
             config.index,
@@ -207,6 +255,9 @@ impl<G: Guest> SoftVcpu<G> {
             config.engine,
             config.code_limit_bytes,
         );
+        if let Some(jit) = config.jit {
+            env.use_native(jit);
+        }
         Self {
             guest: config.guest,
             cpu: Box::new(config.cpu),
@@ -349,30 +400,74 @@ impl<G: Guest> SoftVcpu<G> {
 
     /// Runs translated code from the present pc until something needs the run loop.
     fn run_slice(&mut self, budget: u64) -> Option<Exit> {
-        let block = match self.env.lookup(&mut self.cpu) {
-            Lookup::Block(block) => block,
-            Lookup::Trap(trap) => return self.trap(trap),
-        };
+        let until = self.cpu.header().insns.wrapping_add(budget);
+        loop {
+            let block = match self.env.lookup(&mut self.cpu) {
+                Lookup::Block(block) => block,
+                Lookup::Trap(trap) => return self.trap(trap),
+            };
+            let left = until.wrapping_sub(self.cpu.header().insns);
+            if left == 0 || left > budget {
+                return None;
+            }
+            // SAFETY: the block was looked up just now.
+            let next = match unsafe { block.get() }.native_entry() {
+                Some(entry) if fpenv::has_rounding(self.cpu.header()) => self.run_native(entry, left),
+                _ => self.run_interpreted(block, left),
+            };
+            match next {
+                Next::Lookup => {}
+                Next::Leave => return None,
+                Next::Trap(trap) => return self.trap(trap),
+            }
+        }
+    }
+
+    fn run_native(&mut self, entry: *const u8, budget: u64) -> Next<G> {
+        let (pc, mode) = (self.cpu.header().pc, self.cpu.header().mode);
+        self.env.tlb.insert_jump(pc, mode, entry);
+        // SAFETY: code is given up between slices only, after the jump caches are cleared.
+        match unsafe { native::run(entry, &mut *self.cpu, &mut self.env, budget) } {
+            NativeEnd::Leave => Next::Leave,
+            NativeEnd::Lookup | NativeEnd::Hot => Next::Lookup,
+            NativeEnd::Exit => self.exit(),
+            NativeEnd::Trap { code, value } => Next::Trap(self.guest.trap(code, value)),
+            NativeEnd::Fault => self.fault(),
+        }
+    }
+
+    fn run_interpreted(&mut self, block: BlockRef, budget: u64) -> Next<G> {
         let end = self.interpret(block, budget);
         let header = self.cpu.header_mut();
         match end {
-            End::Leave => None,
-            End::Exit => {
-                self.wait = self.env.take_wait();
-                self.env.request_attention();
-                None
+            End::Leave => Next::Leave,
+            End::Hot => {
+                if let Lookup::Block(block) = self.env.lookup(&mut self.cpu) {
+                    self.env.consider_hot(block);
+                }
+                Next::Lookup
             }
+            End::Exit => self.exit(),
             End::Trap { code, value, insn_offset } => {
                 header.pc = header.pc.wrapping_add(u64::from(insn_offset));
-                let trap = self.guest.trap(code, value);
-                self.trap(trap)
+                Next::Trap(self.guest.trap(code, value))
             }
             End::Fault { insn_offset } => {
                 header.pc = header.pc.wrapping_add(u64::from(insn_offset));
-                // A fault without a recorded trap is the engine asking to look at the state again.
-                self.env.take_fault().and_then(|trap| self.trap(trap))
+                self.fault()
             }
         }
+    }
+
+    fn exit(&mut self) -> Next<G> {
+        self.wait = self.env.take_wait();
+        self.env.request_attention();
+        Next::Leave
+    }
+
+    /// A fault without a recorded trap is the engine asking to look at the state again.
+    fn fault(&mut self) -> Next<G> {
+        self.env.take_fault().map_or(Next::Leave, Next::Trap)
     }
 
     fn interpret(&mut self, block: BlockRef, budget: u64) -> End {

@@ -17,6 +17,13 @@ pub enum MachineError {
         /// The host's answer.
         source: io::Error,
     },
+    /// Code cannot be compiled on this host.
+    #[error("the compiling engine does not work here: {source}")]
+    #[diagnostic(code(isomer::machine::jit), help("use --engine interp: the interpreter runs on every host"))]
+    Jit {
+        /// Why.
+        source: isomer_engine::JitError,
+    },
     /// Too few or too many CPUs.
     #[error("{asked} CPUs asked for; this board has 1 to {most}")]
     #[diagnostic(code(isomer::machine::cpus), help("use --cpus with a number from 1 to {most}"))]

@@ -37,6 +37,8 @@ pub enum EngineChoice {
     Auto,
     /// The interpreter.
     Interp,
+    /// Compiled code for what is hot.
+    Jit,
     /// The reference engine: slow, the oracle of the others.
     Reference,
 }

@@ -3,7 +3,7 @@
 use super::{image::Image, record};
 use anyhow::{Context, Result, bail};
 use isomer_core::{Bus, Clock, Gpa, GuestMemory};
-use isomer_engine::{EngineKind, Exit, Group, SoftVcpu, Trace, VcpuConfig};
+use isomer_engine::{EngineKind, Exit, Group, Jit, SoftVcpu, Trace, VcpuConfig};
 use isomer_ir::Guest;
 use isomer_riscv64::{Cpu, Privilege, Riscv64, regs::envcfg};
 use std::sync::Arc;
@@ -46,6 +46,7 @@ pub(crate) fn run(image: &Image, guest: &Arc<Riscv64>, engine: EngineKind) -> Re
         firmware: None,
         trace: Trace::default(),
         engine,
+        jit: Jit::for_engine(engine, guest)?,
         code_limit_bytes: 4 << 20,
     });
     vcpu.power_on();

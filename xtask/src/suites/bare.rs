@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use isomer_core::{Bus, Clock, Gpa, GuestMemory};
-use isomer_engine::{EngineKind, Exit, Group, SoftVcpu, Trace, VcpuConfig};
+use isomer_engine::{EngineKind, Exit, Group, Jit, SoftVcpu, Trace, VcpuConfig};
 use isomer_riscv64::{Cpu, Riscv64};
 use object::{Object, ObjectSegment, ObjectSymbol};
 use std::{collections::HashMap, sync::Arc};
@@ -54,6 +54,7 @@ impl Bare {
             firmware: None,
             trace,
             engine,
+            jit: Jit::for_engine(engine, &guest)?,
             code_limit_bytes: 4 << 20,
         });
         vcpu.power_on();

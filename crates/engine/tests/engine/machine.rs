@@ -3,7 +3,7 @@
 use crate::asm::{Asm, Reg, SP, ZERO, j, sd};
 use isomer_core::{Bus, Clock, Device, Gpa, GuestMemory, StateError};
 use isomer_engine::{
-    Control, EngineKind, Exit, Firmware, FirmwareCx, FirmwareResult, Group, SoftVcpu, Trace, VcpuConfig,
+    Control, EngineKind, Exit, Firmware, FirmwareCx, FirmwareResult, Group, Jit, SoftVcpu, Trace, VcpuConfig,
 };
 use isomer_riscv64::{Cpu, Privilege, Riscv64};
 use std::{
@@ -25,7 +25,7 @@ pub(crate) const FINISH: u64 = 0x1000_0000;
 /// The longest any test may take before it counts as hung.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) const ENGINES: [EngineKind; 2] = [EngineKind::Interpreter, EngineKind::Reference];
+pub(crate) const ENGINES: [EngineKind; 4] = EngineKind::ALL;
 
 /// Takes results and stops who wrote them.
 struct Finish {
@@ -119,6 +119,7 @@ impl Machine {
             firmware,
             trace: Trace::default(),
             engine,
+            jit: Jit::for_engine(engine, &self.guest).unwrap(),
             code_limit_bytes: self.code_limit_bytes,
         })
     }

@@ -63,8 +63,10 @@ impl Meta {
     }
 }
 
-/// Words before the first operation: the address of the block's [`Meta`].
-pub(super) const HEAD_WORDS: usize = 1;
+/// Words before the first operation: the address of the block's [`Meta`], and what is left of its countdown.
+pub(super) const HEAD_WORDS: usize = 2;
+/// Index of the countdown.
+pub(super) const COUNTDOWN: usize = 1;
 
 /// A compiled block.
 ///
@@ -87,6 +89,7 @@ impl Code {
     pub(super) fn new(mut words: Vec<u64>, links: u32, meta: Meta) -> Self {
         let meta = Box::into_raw(Box::new(meta));
         words[0] = meta.expose_provenance() as u64;
+        words[COUNTDOWN] = u64::MAX;
         let len = words.len() as u32;
         let words = Box::into_raw(words.into_boxed_slice()).cast::<u64>();
         // SAFETY: both come from `Box::into_raw`, which never gives null.
@@ -107,6 +110,13 @@ impl Code {
     /// Where to enter it; stays the same when the `Code` moves.
     pub fn entry(&self) -> Entry {
         Entry(self.words)
+    }
+
+    /// Makes run loops stop with [`super::End::Hot`] instead of entering this code for the `entries`th time from now;
+    /// code starts with practically no limit.
+    pub fn set_countdown(&self, entries: u64) {
+        // SAFETY: inside the allocation; no reference to the words exists, and `Code` is not `Sync`.
+        unsafe { self.words.add(COUNTDOWN).write(entries) }
     }
 
     /// Heap memory it takes, in bytes.

@@ -5,7 +5,7 @@
 )]
 
 use super::{
-    code::{Code, Entry, HEAD_WORDS, Meta},
+    code::{COUNTDOWN, Code, Entry, HEAD_WORDS, Meta},
     cold::run_cold,
     emit::ZERO_UNIT,
     env::{Env, Fault},
@@ -39,6 +39,8 @@ pub enum End {
         /// Bytes from `header.pc` to the trapping instruction.
         insn_offset: u32,
     },
+    /// The countdown of the block at `header.pc` ran out ([`Code::set_countdown`]); nothing of it ran.
+    Hot,
     /// A method of the [`Env`] gave [`Fault`]; pc and count as for `Trap`.
     Fault {
         /// Bytes from `header.pc` to the faulting instruction.
@@ -108,6 +110,18 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
             }};
         }
 
+        // One entry less of the block at `base`.
+        macro_rules! count_down {
+            () => {{
+                let countdown = base.add(COUNTDOWN).cast_mut();
+                *countdown = (*countdown).wrapping_sub(1);
+                if *countdown == 0 {
+                    (*header).insns = insns_end.wrapping_sub(left as u64);
+                    return End::Hot;
+                }
+            }};
+        }
+
         'lookup: loop {
             // Where to leave a link to the block looked up, if it may be kept; and the pc before the jump.
             let (link, from): (*mut u64, u64) = 'block: loop {
@@ -128,6 +142,7 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                         }
                         base = std::ptr::with_exposed_provenance(next as usize);
                         ip = base.add(HEAD_WORDS).cast();
+                        count_down!();
                     }};
                 }
                 macro_rules! branch {
@@ -508,6 +523,7 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
             }
             base = next.as_ptr();
             ip = base.add(HEAD_WORDS).cast();
+            count_down!();
         }
         (*header).insns = insns_end.wrapping_sub(left as u64);
         End::Leave

@@ -37,7 +37,7 @@ use isomer_devices::{
         rng::VirtioRng,
     },
 };
-use isomer_engine::{EngineKind, Group, SoftVcpu, Vcpu, VcpuConfig};
+use isomer_engine::{EngineKind, Group, Jit, SoftVcpu, Vcpu, VcpuConfig};
 use isomer_riscv64::Riscv64;
 use std::{
     path::Path,
@@ -335,6 +335,12 @@ fn boot(
     let power = events.clone();
     let on_power = Box::new(move |event| drop(power.send(Event::Power(event))));
     let sbi = own_firmware.then(|| Sbi::new(memory.clone(), spec.cpus, Box::new(output), on_power));
+    let engine = match spec.engine {
+        EngineChoice::Auto | EngineChoice::Interp => EngineKind::Interpreter,
+        EngineChoice::Jit => EngineKind::Jit,
+        EngineChoice::Reference => EngineKind::Reference,
+    };
+    let jit = Jit::for_engine(engine, guest).map_err(|source| MachineError::Jit { source })?;
     let mut vcpus: Vec<Box<dyn Vcpu>> = Vec::new();
     for index in 0..spec.cpus {
         let cpu = match own_firmware {
@@ -351,10 +357,8 @@ fn boot(
             clock: clock.clone(),
             firmware: sbi.as_ref().map(|sbi| Box::new(sbi.hart()) as Box<dyn isomer_engine::Firmware<_>>),
             trace: spec.trace,
-            engine: match spec.engine {
-                EngineChoice::Auto | EngineChoice::Interp => EngineKind::Interpreter,
-                EngineChoice::Reference => EngineKind::Reference,
-            },
+            engine,
+            jit: jit.clone(),
             code_limit_bytes: CODE_LIMIT_BYTES,
         });
         // Firmware of the user's decides for itself which hart boots; ours starts the others when asked.

@@ -174,6 +174,7 @@ impl Bench {
             firmware: None,
             trace: Trace::default(),
             engine,
+            jit: None,
             code_limit_bytes: 1 << 20,
         })
     }
