@@ -36,6 +36,8 @@ pub mod regs;
 pub mod system;
 mod table;
 mod table_mem;
+#[cfg(test)]
+mod tests;
 pub mod timer;
 pub mod trap;
 

@@ -13,7 +13,7 @@ use crate::{
     operands::{has_bitmask, row},
     pattern::Field,
     pauth::{self, Code, Hint, Modifier},
-    table_mem,
+    table_fp, table_mem,
 };
 use isomer_ir::{
     Type,
@@ -26,8 +26,14 @@ pub(crate) const BASE: F = F::empty();
 /// Every row, and whether floating-point access controls apply to it. A row that refines comes before the row it
 /// takes encodings from.
 pub(crate) fn all() -> impl Iterator<Item = (&'static Insn, bool)> {
-    let integer = [IMMEDIATE, REGISTER, BRANCHES, HINTS].into_iter().chain(table_mem::TABLES.iter().copied());
-    integer.flatten().map(|insn| (insn, false))
+    let integer = integer().map(|insn| (insn, false));
+    integer.chain(table_fp::tables().map(|insn| (insn, true)))
+}
+
+/// The rows of base instructions.
+pub(crate) fn integer() -> impl Iterator<Item = &'static Insn> {
+    let own = [IMMEDIATE, REGISTER, BRANCHES, HINTS].into_iter();
+    own.chain(table_mem::TABLES.iter().copied()).flatten()
 }
 
 /// `sf` and `N` agree, and a 32-bit register has no bit 32.
@@ -116,8 +122,8 @@ static REGISTER: &[Insn] = &[
     row!("sbc",   "sf 10 11010000 Rm 000000 Rn Rd",            BASE, "{Rd}, {Rn}, {Rm}", alu::adc, Sum::Sub),
     row!("sbcs",  "sf 11 11010000 Rm 000000 Rn Rd",            BASE, "{Rd}, {Rn}, {Rm}", alu::adcs, Sum::Sub),
     row!("rmif",  "1 01 11010000 rot 00001 Rn 0 mask",         F::FLAGM, "{Xn}, #{rot}, #{mask}", alu::rmif),
-    row!("setf8", "0 01 11010000 000000 000010 Rn 01101",      F::FLAGM, "{Wn}", alu::setf, Type::I8),
-    row!("setf16", "0 01 11010000 000000 010010 Rn 01101",     F::FLAGM, "{Wn}", alu::setf, Type::I16),
+    row!("setf8", "0 01 11010000 000000 00010 Rn 01101",      F::FLAGM, "{Wn}", alu::setf, Type::I8),
+    row!("setf16", "0 01 11010000 000000 10010 Rn 01101",     F::FLAGM, "{Wn}", alu::setf, Type::I16),
     row!("cfinv", "1101010100 0 00 000 0100 0000 000 11111",   F::FLAGM, "", alu::cfinv).refines(),
     row!("xaflag", "1101010100 0 00 000 0100 0000 001 11111",  F::FLAGM2, "", alu::xaflag).refines(),
     row!("axflag", "1101010100 0 00 000 0100 0000 010 11111",  F::FLAGM2, "", alu::axflag).refines(),
