@@ -15,7 +15,7 @@ use crate::{
 use isomer_core::{Clock, Gpa, Gva, PAGE_SIZE, VcpuSignal};
 use isomer_ir::{
     Access, CpuState, Guest, HelperCx, Page,
-    guest::{HelperEnv, TlbFlush, lift_block},
+    guest::{HelperEnv, PhysMemory, TlbFlush, lift_block},
     interp::{self, Code, CompileError, Entry, Fault, HostPlace},
     passes,
     types::{HelperId, MemFlags, MmuIndex},
@@ -69,6 +69,8 @@ pub(crate) struct VcpuEnv<G: Guest> {
     protections: FxHashMap<u64, Protection>,
     /// A code fence was executed: carry it out before the next slice.
     sync: bool,
+    /// Flushes asked of other vCPUs that are not known to be done: the last ticket of each.
+    flushes: Vec<(usize, u64)>,
     /// For compiled code, where there is any.
     pub(crate) native: Option<Native<G>>,
 }
@@ -103,6 +105,7 @@ impl<G: Guest> VcpuEnv<G> {
             code_epoch: 0,
             protections: FxHashMap::default(),
             sync: false,
+            flushes: Vec::new(),
             native: None,
         }
     }
@@ -140,6 +143,22 @@ impl<G: Guest> VcpuEnv<G> {
     pub(crate) fn flush_tlb(&mut self, what: TlbFlush) {
         self.tlb.flush(what);
         self.check_generations();
+    }
+
+    /// Asks all other vCPUs that run to drop cached translations too.
+    fn flush_others(&mut self, what: TlbFlush) {
+        for (index, peer) in self.group.peers().iter().enumerate() {
+            if index != self.index && peer.is_powered() {
+                let ticket = peer.post(Request::FlushTlb(what));
+                self.flushes.retain(|&(other, _)| other != index);
+                self.flushes.push((index, ticket));
+            }
+        }
+    }
+
+    /// What is left of the flushes that others were asked for.
+    pub(crate) fn take_flushes(&mut self) -> Vec<(usize, u64)> {
+        std::mem::take(&mut self.flushes)
     }
 
     fn set_address_space(&mut self, id: u64) {
@@ -855,6 +874,20 @@ impl<G: Guest> HelperEnv<G> for VcpuEnv<G> {
     }
     fn flush_tlb(&mut self, what: TlbFlush) {
         Self::flush_tlb(self, what);
+    }
+    fn flush_tlb_everywhere(&mut self, what: TlbFlush) {
+        Self::flush_tlb(self, what);
+        self.flush_others(what);
+    }
+    fn await_flushes(&mut self) {
+        let peers = self.group.peers();
+        self.flushes.retain(|&(peer, ticket)| !peers[peer].is_done(ticket));
+        if !self.flushes.is_empty() {
+            self.reconsider();
+        }
+    }
+    fn memory(&self) -> Option<&dyn PhysMemory> {
+        Some(&self.phys)
     }
     fn set_address_space(&mut self, id: u64) {
         Self::set_address_space(self, id);

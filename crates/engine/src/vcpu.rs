@@ -371,6 +371,7 @@ impl<G: Guest> SoftVcpu<G> {
 
     /// Gives the host to the vCPUs we wait for; no guest code of ours runs meanwhile, so they need not wait for us.
     fn others_are_done(&mut self) -> bool {
+        self.awaited.append(&mut self.env.take_flushes());
         let peers = self.env.group.peers();
         self.awaited.retain(|&(peer, ticket)| !peers[peer].is_done(ticket));
         if self.awaited.is_empty() {
@@ -497,7 +498,7 @@ impl<G: Guest> SoftVcpu<G> {
             };
             match firmware.call(cx) {
                 FirmwareResult::Continue => {}
-                FirmwareResult::ContinueAfter(tickets) => self.awaited = tickets,
+                FirmwareResult::ContinueAfter(tickets) => self.awaited.extend(tickets),
                 FirmwareResult::PowerOff | FirmwareResult::Stop => {
                     // While it is off nobody asks it to protect code: nothing may be left that stores past that.
                     self.env.flush_tlb(TlbFlush::default());

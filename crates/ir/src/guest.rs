@@ -117,6 +117,18 @@ pub trait HelperEnv<G: Guest> {
     ) -> Result<Gpa, G::Trap>;
     /// Drops cached translations of this vCPU.
     fn flush_tlb(&mut self, what: TlbFlush);
+    /// Drops cached translations of every vCPU (A64 `tlbi ...is`, Power `tlbie`): this one's at once, the others' by
+    /// [`Self::await_flushes`] at the latest.
+    fn flush_tlb_everywhere(&mut self, what: TlbFlush) {
+        self.flush_tlb(what);
+    }
+    /// No further block runs before the flushes of [`Self::flush_tlb_everywhere`] are done everywhere.
+    fn await_flushes(&mut self) {}
+    /// Physical memory, for walks that helpers make themselves (A64 `at`, x86 nested pages); `None` where helpers run
+    /// without a machine.
+    fn memory(&self) -> Option<&dyn PhysMemory> {
+        None
+    }
     /// Selects the cached translations to use from now on (riscv64: satp's ASID; others: ASID, PCID, PID). The
     /// same number always means the same translations, or they were flushed.
     fn set_address_space(&mut self, id: u64);
