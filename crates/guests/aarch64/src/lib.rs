@@ -5,10 +5,14 @@
 //! Specification: "Arm Architecture Reference Manual for A-profile architecture", DDI 0487; "the manual" below.
 
 mod crc;
+mod crypto;
 mod debug;
 mod decode;
 mod disasm;
 mod disasm_alias;
+mod disasm_fp;
+mod fixed;
+mod float;
 mod guest;
 mod helpers;
 mod helpers_fp;
@@ -20,7 +24,12 @@ mod lift;
 mod lift_alu;
 mod lift_atomic;
 mod lift_branch;
+mod lift_fp;
 mod lift_mem;
+mod lift_simd;
+mod lift_simd_fp;
+mod lift_simd_mem;
+mod lift_simd_wide;
 mod mmu;
 mod mmu_stage2;
 mod mmu_table;
@@ -35,11 +44,18 @@ mod qarma;
 pub mod regs;
 pub mod system;
 mod table;
+mod table_fp;
 mod table_mem;
+mod table_simd;
+mod table_simd_fp;
 #[cfg(test)]
 mod tests;
 pub mod timer;
 pub mod trap;
+mod vector;
+mod vector_fp;
+mod vector_int;
+mod vreg;
 
 pub use interrupts::{CpuInterface, CpuInterfaceRegister};
 pub use mode::Mode;
