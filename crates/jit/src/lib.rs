@@ -11,6 +11,7 @@ pub mod clif;
 pub mod code_memory;
 mod host;
 pub mod stubs;
+pub mod template;
 
 pub use compiled::{CompileError, Compiled};
 pub use host::HostFeatures;
