@@ -155,6 +155,11 @@ impl Alloc {
         self.files[class as usize].pinned |= 1 << reg;
     }
 
+    /// The register may be taken within the present operation.
+    pub(super) fn unpin(&mut self, class: Class, reg: u8) {
+        self.files[class as usize].pinned &= !(1 << reg);
+    }
+
     /// A register to use, pinned and without an owner. `wanted` names one that must be it.
     pub(super) fn pick(&mut self, class: Class, wanted: Option<u8>) -> Result<Picked, Full> {
         let file = &self.files[class as usize];

@@ -132,16 +132,22 @@ impl Gen<'_> {
         self.asm.jcc(cc::A)
     }
 
+    /// Registers for [`Self::guard_result`]. To be taken before the first jump to the cold path, like every register: what
+    /// makes room for them must not be jumped over.
+    fn guard_temps(&mut self, rounds: bool) -> Done<Option<[u8; 2]>> {
+        let needed = rounds && self.block.fp.tininess == Tininess::Before;
+        Ok(if needed { Some([self.int_temp()?, self.int_temp()?]) } else { None })
+    }
+
     /// A result that may not be what the guest expects goes to the cold path.
-    fn guard_result(&mut self, dst: u8, fmt: FpFormat, rounds: bool) -> Done<(Option<Patch>, Option<Patch>)> {
+    fn guard_result(&mut self, dst: u8, fmt: FpFormat, temps: Option<[u8; 2]>) -> (Option<Patch>, Option<Patch>) {
         let fp = self.block.fp;
         let nan = (fp.nan != NanRule::X86).then(|| {
             self.asm.op(Opcode { prefix: packed(fmt), map: 1, byte: 0x2e }, false, dst, Rm::Reg(dst));
             self.asm.jcc(cc::P)
         });
-        let tiny = if rounds && fp.tininess == Tininess::Before {
+        let tiny = temps.map(|[bits, constant]| {
             // Only a result that was rounded up to the smallest normal number can be tiny before and not after.
-            let bits = self.int_temp()?;
             let (w, smallest) = match fmt {
                 FpFormat::F64 => (true, 1u64 << 53),
                 _ => (false, 1 << 24),
@@ -149,17 +155,14 @@ impl Gen<'_> {
             self.asm.vec_to(bits, dst, w);
             self.asm.alu(Alu::Add, w, bits, Rm::Reg(bits));
             if w {
-                let constant = self.int_temp()?;
                 self.asm.mov_imm(constant, smallest);
                 self.asm.cmp(8, bits, Rm::Reg(constant));
             } else {
                 self.asm.cmp_imm(4, Rm::Reg(bits), smallest as i32);
             }
-            Some(self.asm.jcc(cc::E))
-        } else {
-            None
-        };
-        Ok((nan, tiny))
+            self.asm.jcc(cc::E)
+        });
+        (nan, tiny)
     }
 
     fn arithmetic(
@@ -174,10 +177,11 @@ impl Gen<'_> {
     ) -> Done {
         let (a, b) = (self.vec(a)?, self.vec(b)?);
         let dst = self.define_vec(v)?;
+        let temps = self.guard_temps(rounds)?;
         let rounding = self.guard_rounding();
         self.asm.movaps(dst, a);
         self.asm.op(code, false, dst, Rm::Reg(b));
-        let (nan, tiny) = self.guard_result(dst, fmt, rounds)?;
+        let (nan, tiny) = self.guard_result(dst, fmt, temps);
         self.compute_later(op, [Some(rounding), nan, tiny], Wanted::Vec(dst, fmt.ty().bytes()))
     }
 
@@ -193,23 +197,24 @@ impl Gen<'_> {
     ) -> Done {
         let a = self.vec(a)?;
         let dst = self.define_vec(v)?;
+        // Square roots are never tiny.
+        let temps = self.guard_temps(rounds && matches!(op, Op::FpConvert { .. }))?;
         let rounding = rounds.then(|| self.guard_rounding());
         self.asm.op(code, false, dst, Rm::Reg(a));
-        // Square roots are never tiny.
-        let narrows = matches!(op, Op::FpConvert { .. });
-        let (nan, tiny) = self.guard_result(dst, fmt, rounds && narrows)?;
+        let (nan, tiny) = self.guard_result(dst, fmt, temps);
         self.compute_later(op, [rounding, nan, tiny], Wanted::Vec(dst, fmt.ty().bytes()))
     }
 
     fn fma(&mut self, op: &Op, which: FmaOp, fmt: FpFormat, [a, b, c]: [Value; 3], v: Value) -> Done {
         let (a, b, c) = (self.vec(a)?, self.vec(b)?, self.vec(c)?);
         let dst = self.define_vec(v)?;
+        let temps = self.guard_temps(true)?;
         let rounding = self.guard_rounding();
         self.asm.movaps(dst, a);
         // dst = dst * b + c
         let code = Opcode { prefix: 0x66, map: 2, byte: fma_opcode(which) | 1 };
         self.asm.vex(code, fmt == FpFormat::F64, dst, b, Rm::Reg(c));
-        let (nan, tiny) = self.guard_result(dst, fmt, true)?;
+        let (nan, tiny) = self.guard_result(dst, fmt, temps);
         // Rules differ for infinity times zero plus a NaN, and for the order of NaNs.
         let nan = nan.or_else(|| {
             self.asm.op(Opcode { prefix: packed(fmt), map: 1, byte: 0x2e }, false, dst, Rm::Reg(dst));
@@ -276,7 +281,7 @@ impl Gen<'_> {
     fn to_int(&mut self, op: &Op, conversion: IntConversion, a: Value, v: Value) -> Done {
         let IntConversion { fmt, int, signed, rounding } = conversion;
         let a = self.vec(a)?;
-        let dst = self.define(v)?;
+        let (dst, bits) = (self.define(v)?, self.int_temp()?);
         let guard = (rounding == Rounding::Dynamic).then(|| self.guard_rounding());
         let double = fmt == FpFormat::F64;
         let mut range = None;
@@ -289,7 +294,6 @@ impl Gen<'_> {
                 (false, Type::I64) => 0x5f00_0000,
                 (false, _) => 0x4f80_0000,
             };
-            let bits = self.int_temp()?;
             self.asm.vec_to(bits, a, double);
             self.asm.mov_imm(dst, first_above);
             self.asm.cmp(if double { 8 } else { 4 }, bits, Rm::Reg(dst));
@@ -349,7 +353,7 @@ impl Gen<'_> {
         let imm = direction | if inexact { 0 } else { 8 };
         let byte = if fmt == FpFormat::F64 { 0x0b } else { 0x0a };
         self.asm.op_imm8(sse3a(byte), false, dst, Rm::Reg(a), imm);
-        let (nan, tiny) = self.guard_result(dst, fmt, false)?;
+        let (nan, tiny) = self.guard_result(dst, fmt, None);
         self.compute_later(op, [guard, nan, tiny], Wanted::Vec(dst, fmt.ty().bytes()))
     }
 
@@ -377,10 +381,10 @@ impl Gen<'_> {
                     (Some(byte), Rounding::Dynamic) => {
                         let (a, b) = (self.vec(a)?, self.vec(b)?);
                         let dst = self.define_vec(first)?;
-                        let guard = self.guard_rounding();
+                        let (mask, guard) = (self.int_temp()?, self.guard_rounding());
                         self.asm.movaps(dst, a);
                         self.asm.op(sse(packed(fmt), byte), false, dst, Rm::Reg(b));
-                        self.guard_lanes(op, guard, dst, fmt, may_underflow(which))
+                        self.guard_lanes(op, guard, [dst, mask], fmt, may_underflow(which))
                     }
                     _ => self.compute(op, first),
                 }
@@ -388,20 +392,20 @@ impl Gen<'_> {
             Op::VecFpSqrt { fmt, rounding: Rounding::Dynamic, a } if host_format(fmt) => {
                 let a = self.vec(a)?;
                 let dst = self.define_vec(first)?;
-                let guard = self.guard_rounding();
+                let (mask, guard) = (self.int_temp()?, self.guard_rounding());
                 self.asm.op(sse(packed(fmt), 0x51), false, dst, Rm::Reg(a));
-                self.guard_lanes(op, guard, dst, fmt, false)
+                self.guard_lanes(op, guard, [dst, mask], fmt, false)
             }
             Op::VecFpFma { op: which, fmt, rounding: Rounding::Dynamic, a, b, c }
                 if host_format(fmt) && self.features.fma =>
             {
                 let (a, b, c) = (self.vec(a)?, self.vec(b)?, self.vec(c)?);
                 let dst = self.define_vec(first)?;
-                let guard = self.guard_rounding();
+                let (mask, guard) = (self.int_temp()?, self.guard_rounding());
                 self.asm.movaps(dst, a);
                 let code = Opcode { prefix: 0x66, map: 2, byte: fma_opcode(which) };
                 self.asm.vex(code, fmt == FpFormat::F64, dst, b, Rm::Reg(c));
-                self.guard_lanes(op, guard, dst, fmt, true)
+                self.guard_lanes(op, guard, [dst, mask], fmt, true)
             }
             Op::VecFpCompare { cond, fmt, signalling, a, b }
                 if host_format(fmt) && self.features.avx =>
@@ -427,7 +431,7 @@ impl Gen<'_> {
     }
 
     /// NaNs and results that may have been tiny before rounding go to the cold path, whichever lane they are in.
-    fn guard_lanes(&mut self, op: &Op, guard: Patch, dst: u8, fmt: FpFormat, rounds: bool) -> Done {
+    fn guard_lanes(&mut self, op: &Op, guard: Patch, [dst, mask]: [u8; 2], fmt: FpFormat, rounds: bool) -> Done {
         let fp = self.block.fp;
         let fused = matches!(op, Op::VecFpFma { .. });
         let before = rounds && fp.tininess == Tininess::Before;
@@ -439,7 +443,6 @@ impl Gen<'_> {
             if before {
                 self.mark_smallest(dst, fmt);
             }
-            let mask = self.int_temp()?;
             self.asm.op(sse(0x66, 0xd7), false, mask, Rm::Reg(X15));
             self.asm.test(false, mask, mask);
             odd = Some(self.asm.jcc(cc::NE));

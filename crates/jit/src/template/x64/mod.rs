@@ -456,7 +456,7 @@ impl Gen<'_> {
             int = self.int(v)?;
         }
         while let Some(other) = self.alloc.evict_home(desc.offset, bytes) {
-            if self.ty(other).is_int() { self.int(other)? } else { self.vec(other)? };
+            self.bring_in(other)?;
         }
         match imm {
             _ if vec != NONE => self.asm.store_vec(vec, to, bytes),
@@ -476,7 +476,19 @@ impl Gen<'_> {
     /// Before a helper: every live value must be somewhere that helpers do not write.
     fn leave_slots(&mut self) -> Done {
         while let Some(v) = self.alloc.evict_home(0, u32::MAX) {
-            if self.ty(v).is_int() { self.int(v)? } else { self.vec(v)? };
+            self.bring_in(v)?;
+        }
+        Ok(())
+    }
+
+    /// A register for `v`, which is about to lose its home. The next one may push it on to a spill slot.
+    fn bring_in(&mut self, v: Value) -> Done {
+        if self.ty(v).is_int() {
+            let reg = self.int(v)?;
+            self.alloc.unpin(Class::Int, reg);
+        } else {
+            let reg = self.vec(v)?;
+            self.alloc.unpin(Class::Vec, reg);
         }
         Ok(())
     }
