@@ -19,7 +19,7 @@ pub(crate) struct Insn {
     pub(crate) assembly: &'static str,
     /// Encodings that match the pattern but are unallocated give false.
     pub(crate) when: Option<fn(u32) -> bool>,
-    /// The row takes encodings from a later one: a hint with a meaning, say.
+    /// The row takes encodings from another one: a hint with a meaning, say.
     pub(crate) refines: bool,
     /// Lifts.
     pub(crate) lift: LiftFn,
@@ -31,7 +31,7 @@ impl Insn {
         Self { when: Some(when), ..self }
     }
 
-    /// The same, taking encodings from a later row where its features are there.
+    /// The same, taking encodings from another row where its features are there.
     pub(crate) const fn refines(self) -> Self {
         Self { refines: true, ..self }
     }
@@ -116,7 +116,10 @@ pub(crate) struct Decoder {
 }
 
 static DECODER: LazyLock<Decoder> = LazyLock::new(|| {
-    let rows: Vec<Row> = table::all()
+    // A row that refines is looked at before the row it takes encodings from.
+    let refining = table::all().filter(|(insn, _)| insn.refines);
+    let ordered = refining.chain(table::all().filter(|(insn, _)| !insn.refines));
+    let rows: Vec<Row> = ordered
         .filter_map(|(insn, fp)| Some(Row { insn, pattern: Pattern::parse(insn.pattern).ok()?, fp }))
         .collect();
     let buckets = Buckets::new(rows.iter().map(|row| &row.pattern));

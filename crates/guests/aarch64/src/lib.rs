@@ -11,6 +11,7 @@ mod decode;
 mod disasm;
 mod disasm_alias;
 mod disasm_fp;
+pub mod encoding;
 mod fixed;
 mod float;
 mod guest;

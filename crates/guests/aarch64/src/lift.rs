@@ -89,11 +89,6 @@ impl Lift<'_> {
         self.b.pc_rel(offset)
     }
 
-    /// Is this the block's first instruction?
-    pub(crate) fn is_first(&self) -> bool {
-        self.offset == 0
-    }
-
     /// Calls a helper for an I64.
     pub(crate) fn call(&mut self, helper: HelperId, args: &[Value]) -> Value {
         self.b.call(helper, args, Type::I64)

@@ -123,6 +123,7 @@ pub(crate) struct Pattern {
     pub(crate) mask: u32,
     /// Their values.
     pub(crate) bits: u32,
+    fields: Vec<Field>,
     excluded: Vec<(Field, u32)>,
 }
 
@@ -138,7 +139,7 @@ impl Pattern {
     /// Parses a diagram.
     pub(crate) fn parse(text: &str) -> Result<Self, PatternError> {
         let fail = |problem: String| PatternError { pattern: text.to_owned(), problem };
-        let mut pattern = Self { mask: 0, bits: 0, excluded: Vec::new() };
+        let mut pattern = Self { mask: 0, bits: 0, fields: Vec::new(), excluded: Vec::new() };
         let mut low = 32u32;
         for token in text.split_whitespace() {
             let take = |len: usize| {
@@ -158,6 +159,7 @@ impl Pattern {
             if low != u32::from(field.low) {
                 return Err(fail(format!("{name} lies at bit {low}, not at {}", field.low)));
             }
+            pattern.fields.push(field);
             pattern.mask <<= field.len;
             pattern.bits <<= field.len;
             for value in excluded.split(',').filter(|v| !v.is_empty()) {
@@ -175,6 +177,11 @@ impl Pattern {
     #[inline(always)]
     pub(crate) fn matches(&self, insn: u32) -> bool {
         insn & self.mask == self.bits && self.excluded.iter().all(|&(field, value)| field.of(insn) != value)
+    }
+
+    /// Does the diagram have this field?
+    pub(crate) fn has(&self, field: Field) -> bool {
+        self.fields.contains(&field)
     }
 
     /// Could one encoding match both, going by fixed bits alone?
