@@ -1,7 +1,7 @@
 /* What every benchmark program shares: the two marker lines on standard output that `cargo xtask bench` times.
  *
  * The host takes its own CPU time when a marker arrives, so each marker is drained to the device before the program
- * goes on: what comes after BEGIN costs nothing before it. END carries a checksum of the work, which has to be the
+ * goes on: what comes after BEGIN costs nothing before it. RESULT carries a checksum of the work, which has to be the
  * same on every machine. */
 #ifndef BENCH_H
 #define BENCH_H
@@ -31,8 +31,18 @@ static void end(uint64_t checksum)
 {
 	char line[40];
 
-	snprintf(line, sizeof line, "BENCH END %016llx\n", (unsigned long long)checksum);
+	mark("BENCH END\n");
+	snprintf(line, sizeof line, "BENCH RESULT %016llx\n", (unsigned long long)checksum);
 	mark(line);
+}
+
+/* Ends the program, and the row with it, when the system refuses something. */
+static inline void require(int condition)
+{
+	if (condition)
+		return;
+	mark("BENCH RESULT error: a system call failed\n");
+	exit(1);
 }
 
 /* xorshift64: the same numbers everywhere. */

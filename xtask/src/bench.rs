@@ -4,21 +4,28 @@
 //! whole process, read when a marker line arrives on its standard output: start-up and boot stand outside, and what
 //! else the host does matters little. Rounds interleave the machines. `--write` puts the tables into BENCHMARKS.md.
 
+mod columns;
 mod document;
 mod footprint;
-mod guest;
 mod host;
+mod image;
 mod machine;
+mod platform;
+mod report;
+mod rows;
+mod session;
 mod speed;
 
 use std::path::PathBuf;
 use std::process::Command as Program;
 
 use anyhow::{Context, Result, ensure};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 
+use self::platform::Platform;
 use crate::process;
-use crate::tools::{self, Tool};
+use crate::tools;
 
 /// Seconds before a run counts as hung.
 const LIMIT_S: u64 = 600;
@@ -30,6 +37,12 @@ pub(crate) struct Command {
     what: Option<What>,
     #[command(flatten)]
     speed: speed::Options,
+    /// The guest's instruction set
+    #[arg(long, global = true, default_value = "riscv64", value_parser = PossibleValuesParser::new(Platform::names()))]
+    arch: String,
+    /// The isomer to measure [default: the release binary, built from the working tree]
+    #[arg(long, global = true, value_name = "FILE")]
+    isomer: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -41,38 +54,62 @@ enum What {
 /// # Errors
 /// When a machine does not run a row to its end, or two machines compute different results.
 pub(crate) fn run(command: &Command) -> Result<()> {
-    let work = crate::target_dir()?.join("bench");
+    if command.what.is_none() && command.speed.list {
+        speed::list();
+        return Ok(());
+    }
+    let platform = Platform::named(&command.arch)?;
+    require_qemu(platform)?;
+    let isomer = match &command.isomer {
+        Some(isomer) => isomer.clone(),
+        None => {
+            crate::build_release()?;
+            crate::target_dir()?.join("release/isomer")
+        }
+    };
+    let work = crate::target_dir()?.join("bench").join(platform.arch);
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
-    require_qemu()?;
-    crate::build_release()?;
-    let isomer = crate::target_dir()?.join("release/isomer");
-    let places = Places { work, isomer };
+    let places = Places { work, isomer, built: command.isomer.is_none(), platform };
     match &command.what {
         None => speed::run(&command.speed, &places),
         Some(What::Footprint(options)) => footprint::run(options, &places),
     }
 }
 
-/// Where benchmarks read and write.
+/// Where benchmarks read and write, and for which guests.
 struct Places {
-    /// `target/bench`: everything that is made for a run.
+    /// `target/bench/ARCH`: everything that is made for a run.
     work: PathBuf,
-    /// The release binary.
     isomer: PathBuf,
+    /// Whether that binary was built from the working tree just now.
+    built: bool,
+    platform: &'static Platform,
+}
+
+impl Places {
+    /// The folder of a code cache: what for, and in which state.
+    fn cache(&self, purpose: &str, state: &str) -> PathBuf {
+        self.work.join("cache").join(purpose).join(state)
+    }
 }
 
 /// Makes sure that QEMU's system emulator is there. Debian 12 has version 10 among its backports only, and apt takes
 /// packages from there, dependencies too, only when told so.
-fn require_qemu() -> Result<()> {
+fn require_qemu(platform: &Platform) -> Result<()> {
     const PURPOSE: &str = "cargo xtask bench";
-    let qemu = Tool::program(machine::QEMU, "qemu-system-misc");
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let is_bookworm = release.lines().any(|line| line == "VERSION_CODENAME=bookworm");
-    if process::on_path(machine::QEMU) || !is_bookworm {
-        return tools::require(PURPOSE, [&qemu]);
+    if process::on_path(platform.qemu) || !is_bookworm {
+        return tools::require(PURPOSE, [&platform.qemu_tool]);
     }
-    let install =
-        ["install", "--yes", "--no-install-recommends", "-t", "bookworm-backports", "qemu-system-misc"];
+    let install = [
+        "install",
+        "--yes",
+        "--no-install-recommends",
+        "-t",
+        "bookworm-backports",
+        platform.qemu_tool.package(),
+    ];
     let is_root = process::capture(Program::new("id").arg("-u"))? == "0";
     ensure!(
         is_root,

@@ -74,11 +74,39 @@ impl Archive {
         Ok(Package { path: folder.join(file) })
     }
 
+    /// The names of packages and of all that they depend on, those of the guest's architecture alone.
+    ///
+    /// # Errors
+    /// When the suite lacks a package, or one that it needs.
+    pub(crate) fn with_dependencies(&self, names: &[&str], architecture: &str) -> Result<Vec<String>> {
+        let wanted = names.iter().map(|name| format!("{name}:{architecture}"));
+        let mut install = self.command("apt-get");
+        // Nothing is installed; without the option apt would wait for the lock of the system's dpkg.
+        install.args([
+            "install",
+            "--yes",
+            "--no-install-recommends",
+            "--print-uris",
+            "-o",
+            "Debug::NoLocking=1",
+        ]);
+        let plan = process::capture(install.args(wanted))?;
+        Ok(packages_in_plan(&plan, architecture))
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.arg("--quiet").args(&self.options).env("LC_ALL", "C");
         command
     }
+}
+
+/// The packages of an architecture among apt's lines of `'URI' NAME_VERSION_ARCHITECTURE.deb SIZE DIGEST`.
+fn packages_in_plan(plan: &str, architecture: &str) -> Vec<String> {
+    let file_of = |line: &str| Some(line.strip_prefix('\'')?.split_ascii_whitespace().nth(1)?.to_owned());
+    let suffix = format!("_{architecture}.deb");
+    let files = plan.lines().filter_map(file_of).filter(|file| file.ends_with(&suffix));
+    files.filter_map(|file| Some(file.split_once('_')?.0.to_owned())).collect()
 }
 
 /// Options on the command line win over every configuration file, so that the system's proxies stay in force and
@@ -271,6 +299,15 @@ mod tests {
                     Suites: bookworm bookworm-updates\nComponents: main contrib\n";
         assert_eq!(mirror_in_deb822(text, "bookworm").as_deref(), Some("http://wanted.example/debian"));
         assert_eq!(mirror_in_deb822(text, "trixie"), None);
+    }
+
+    #[test]
+    fn plans_name_the_packages_of_one_architecture() {
+        let plan = "Reading package lists...\n\
+                    'http://m.example/a_1_riscv64.deb' a-b_1%3a1+x_riscv64.deb 12 SHA256:00\n\
+                    'http://m.example/a_1_amd64.deb' a-b_1%3a1+x_amd64.deb 12 SHA256:00\n\
+                    'http://m.example/c_2_riscv64.deb' c_2_riscv64.deb 12 SHA256:00\n";
+        assert_eq!(packages_in_plan(plan, "riscv64"), ["a-b", "c"]);
     }
 
     #[test]

@@ -30,6 +30,11 @@ impl Tool {
         Self { probe: Probe::File(path), package }
     }
 
+    /// The package that has it.
+    pub(crate) fn package(&self) -> &'static str {
+        self.package
+    }
+
     fn is_present(&self) -> bool {
         match self.probe {
             Probe::Program(name) => process::on_path(name),

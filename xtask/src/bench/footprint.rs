@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use super::columns::{self, Column};
 use super::document::{self, Spread};
-use super::guest::Embedded;
-use super::machine::{Machine, QEMU, Running};
-use super::{LIMIT_S, Places, host};
+use super::machine::Running;
+use super::{LIMIT_S, Places, host, image};
 
 /// How often memory is measured.
 const MEMORY_RUNS: usize = 3;
@@ -26,20 +26,21 @@ pub(super) struct Options {
     /// How often a machine is started
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Isomer's engine
-    #[arg(long, default_value = "interp")]
-    engine: String,
+    /// Isomer's columns, as for speed [default: all that the binary knows]
+    #[arg(long, value_delimiter = ',', value_name = "COLUMN")]
+    engine: Vec<String>,
     /// Put the tables into BENCHMARKS.md
     #[arg(long)]
     write: bool,
 }
 
 pub(super) fn run(options: &Options, places: &Places) -> Result<()> {
+    let columns = columns::available(&options.engine, places)?;
     let load_before = host::load();
-    let memory = memory(options, places)?;
-    let startup = startup(options, places)?;
+    let memory = memory(&columns, places)?;
+    let startup = startup(&columns, options.runs, places)?;
     let mut facts = vec![document::command_line()];
-    facts.extend(host::describe()?);
+    facts.extend(host::describe(places)?);
     facts.push(format!("load average of 1 and 5 minutes before: {load_before}; after: {}", host::load()));
     for (section, table) in [("footprint", memory), ("start-up", startup)] {
         let text = format!("\n{table}\n{}\n", document::note(&facts));
@@ -54,11 +55,11 @@ pub(super) fn run(options: &Options, places: &Places) -> Result<()> {
 /// Sums over the mappings of a process, in KiB (proc(5), smaps). Pages that are mapped twice count twice in `rss` and
 /// once in the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Mappings {
+pub(super) struct Mappings {
     rss: u64,
-    pss: u64,
+    pub(super) pss: u64,
     /// Of the mappings that are the guest's RAM.
-    guest_ram: u64,
+    pub(super) guest_ram: u64,
     /// Of programs and libraries.
     files: u64,
     /// Of everything else: heap, stacks, code caches.
@@ -66,7 +67,7 @@ struct Mappings {
 }
 
 impl Mappings {
-    fn read(pid: u32, guest_ram: &str) -> Result<Self> {
+    pub(super) fn read(pid: u32, guest_ram: &str) -> Result<Self> {
         let path = format!("/proc/{pid}/smaps");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         let sums = Self::parse(&text, guest_ram);
@@ -123,31 +124,17 @@ struct Idle {
 }
 
 /// The table of an idle guest's memory.
-fn memory(options: &Options, places: &Places) -> Result<String> {
-    let guest = Embedded::unpack(places)?.shell()?;
-    let machines = [
-        (
-            Machine::Qemu,
-            "memory-backend-memfd",
-            vec!["-object", "memory-backend-memfd,id=ram,size=512M", "-machine", "memory-backend=ram"],
-        ),
-        (Machine::Isomer(options.engine.clone()), "memfd:isomer-ram", Vec::new()),
-    ];
-    let mut measured = [Vec::new(), Vec::new()];
+fn memory(columns: &[&Column], places: &Places) -> Result<String> {
+    const PURPOSE: &str = "footprint";
+    let guest = image::embedded(places)?;
+    for column in columns.iter().filter(|column| column.needs_priming()) {
+        column.empty_primed_cache(places, PURPOSE)?;
+        idle(column, column.priming_command(places, &guest, PURPOSE)?)?;
+    }
+    let mut measured: Vec<Vec<Idle>> = columns.iter().map(|_| Vec::new()).collect();
     for _ in 0..MEMORY_RUNS {
-        for ((machine, guest_ram, extra), measured) in machines.iter().zip(&mut measured) {
-            let mut command = machine.command(&places.isomer, &guest);
-            command.args(extra);
-            let mut running = Running::start(command, Duration::from_secs(LIMIT_S))?;
-            running.wait_for(PROMPT)?;
-            // What the boot left to do in the background.
-            thread::sleep(Duration::from_secs(1));
-            let before = host::cpu_time(running.pid())?;
-            thread::sleep(IDLE);
-            let cpu = host::cpu_time(running.pid())? - before;
-            let mappings = Mappings::read(running.pid(), guest_ram)?;
-            measured.push(Idle { mappings, peak: peak(running.pid())?, cpu });
-            running.stop()?;
+        for (column, measured) in columns.iter().zip(&mut measured) {
+            measured.push(idle(column, column.command(places, &guest, PURPOSE)?)?);
         }
     }
 
@@ -164,44 +151,48 @@ fn memory(options: &Options, places: &Places) -> Result<String> {
         ("of that heap, stacks, code, MiB", |idle| mib(idle.mappings.anonymous)),
         ("host CPU in 10 s of idling, s", |idle| idle.cpu.as_secs_f64()),
     ];
-    let cell = |runs: &[Idle], figure: fn(&Idle) -> f64| {
+    let cell = |runs: &Vec<Idle>, figure: fn(&Idle) -> f64| {
         Spread::of(runs.iter().map(figure)).map_or_else(String::new, |spread| spread.to_string())
     };
-    let rows: Vec<Vec<String>> = figures
-        .iter()
-        .map(|(name, figure)| {
-            vec![(*name).to_owned(), cell(&measured[0], *figure), cell(&measured[1], *figure)]
-        })
-        .collect();
-    Ok(document::table(&["idle at the shell prompt", "QEMU", "Isomer"], &rows))
+    let row = |(name, figure): &Figure| {
+        let cells = measured.iter().map(|runs| cell(runs, *figure));
+        std::iter::once((*name).to_owned()).chain(cells).collect()
+    };
+    let rows: Vec<Vec<String>> = figures.iter().map(row).collect();
+    Ok(document::table(&header("idle at the shell prompt", columns), &rows))
+}
+
+/// Boots the embedded guest, leaves it alone, and looks at its process.
+fn idle(column: &Column, mut command: Command) -> Result<Idle> {
+    command.args(columns::ram_options(column));
+    let mut running = Running::start(command, Duration::from_secs(LIMIT_S))?;
+    running.wait_for(PROMPT)?;
+    // What the boot left to do in the background.
+    thread::sleep(Duration::from_secs(1));
+    let before = host::cpu_time(running.pid())?;
+    thread::sleep(IDLE);
+    let cpu = host::cpu_time(running.pid())? - before;
+    let mappings = Mappings::read(running.pid(), columns::ram_name(column))?;
+    let idle = Idle { mappings, peak: peak(running.pid())?, cpu };
+    running.stop()?;
+    Ok(idle)
 }
 
 /// The table of the time from exec to a guest's first instruction.
-fn startup(options: &Options, places: &Places) -> Result<String> {
-    // Where each machine starts a kernel: QEMU, without firmware, at the beginning of RAM.
-    let kernels = [("tiny-qemu.elf", 0x8000_0000), ("tiny-isomer.elf", 0x8020_0000)];
-    let mut paths = Vec::new();
-    for (name, address) in kernels {
-        let path = places.work.join(name);
-        fs::write(&path, tiny_kernel(address)).with_context(|| format!("cannot write {}", path.display()))?;
-        paths.push(path);
+fn startup(columns: &[&Column], runs: u32, places: &Places) -> Result<String> {
+    let mut walls = vec!["wall time, ms".to_owned()];
+    let mut cpus = vec!["host CPU time, mean, ms".to_owned()];
+    for column in columns {
+        let (wall, cpu) = start_often(&mut column.tiny_command(places)?, runs)?;
+        walls.push(format!("{wall:.1}"));
+        cpus.push(format!("{cpu:.1}"));
     }
-    let mut qemu = Command::new(QEMU);
-    qemu.args(["-M", "virt", "-smp", "1", "-m", "512", "-nographic", "-bios", "none", "-kernel"])
-        .arg(&paths[0]);
-    let mut isomer = Command::new(&places.isomer);
-    isomer.args(["run", "--memory", "512M", "--engine", &options.engine, "--kernel"]).arg(&paths[1]);
+    let what = format!("whole life of a process, {runs} runs");
+    Ok(document::table(&header(&what, columns), &[walls, cpus]))
+}
 
-    let (qemu_wall, qemu_cpu) = start_often(&mut qemu, options.runs)?;
-    let (isomer_wall, isomer_cpu) = start_often(&mut isomer, options.runs)?;
-    let rows = [
-        vec!["wall time, ms".into(), format!("{qemu_wall:.1}"), format!("{isomer_wall:.1}")],
-        vec!["host CPU time, mean, ms".into(), format!("{qemu_cpu:.1}"), format!("{isomer_cpu:.1}")],
-    ];
-    Ok(document::table(
-        &[&format!("whole life of a process, {} runs", options.runs), "QEMU", "Isomer"],
-        &rows,
-    ))
+fn header<'a>(what: &'a str, columns: &[&'a Column]) -> Vec<&'a str> {
+    std::iter::once(what).chain(columns.iter().map(|column| column.name)).collect()
 }
 
 /// Runs a command many times: wall time, and mean CPU time, in milliseconds.
@@ -224,36 +215,9 @@ fn start_often(command: &mut Command, runs: u32) -> Result<(Spread, f64)> {
     }
 }
 
-/// A kernel that powers the machine off with its first store: 0x5555 to the test finisher at 0x100000.
-fn tiny_kernel(address: u64) -> Vec<u8> {
-    const CODE: [u32; 5] = [
-        0x0010_02b7, // lui  t0, 0x100
-        0x0000_5337, // lui  t1, 0x5
-        0x5553_0313, // addi t1, t1, 0x555
-        0x0062_a023, // sw   t1, 0(t0)
-        0x0000_006f, // j    .
-    ];
-    const CODE_OFFSET: u64 = 64 + 56;
-    let code: Vec<u8> = CODE.iter().flat_map(|insn| insn.to_le_bytes()).collect();
-    let len = code.len() as u64;
-    // System V gABI: 64-bit, little-endian, an executable for RISC-V (243), one program header right behind.
-    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-    elf.extend([2_u16, 243].iter().flat_map(|half| half.to_le_bytes()));
-    elf.extend(1_u32.to_le_bytes());
-    elf.extend([address, 64, 0].iter().flat_map(|word| word.to_le_bytes()));
-    elf.extend(0_u32.to_le_bytes());
-    elf.extend([64_u16, 56, 1, 64, 0, 0].iter().flat_map(|half| half.to_le_bytes()));
-    // A segment to load (1), readable and executable (5).
-    elf.extend([1_u32, 5].iter().flat_map(|half| half.to_le_bytes()));
-    elf.extend([CODE_OFFSET, address, address, len, len, 4].iter().flat_map(|word| word.to_le_bytes()));
-    elf.extend(code);
-    elf
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use object::{Object, ObjectSegment};
 
     #[test]
     fn mappings_are_summed_by_what_they_are() {
@@ -269,16 +233,5 @@ mod tests {
         assert_eq!(sums, Mappings { rss: 124, pss: 68, guest_ram: 50, files: 6, anonymous: 12 });
         let own = Mappings::read(std::process::id(), "xtask");
         assert!(own.is_ok_and(|own| own.pss > 0 && own.rss >= own.guest_ram));
-    }
-
-    #[test]
-    fn the_tiny_kernel_is_an_elf_file_with_one_segment() -> Result<()> {
-        let bytes = tiny_kernel(0x8020_0000);
-        let elf = object::File::parse(bytes.as_slice())?;
-        assert_eq!((elf.architecture(), elf.entry()), (object::Architecture::Riscv64, 0x8020_0000));
-        let segments: Vec<_> = elf.segments().collect();
-        assert_eq!((segments.len(), segments[0].address(), segments[0].size()), (1, 0x8020_0000, 20));
-        assert_eq!(segments[0].data()?[..4], [0xb7, 0x02, 0x10, 0x00]);
-        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::machine::QEMU;
+use super::Places;
 use crate::process;
 
 /// Clock ticks in /proc are USER_HZ: 100 on every architecture that Isomer runs on.
@@ -45,7 +45,7 @@ pub(super) fn load() -> String {
 }
 
 /// Date, host, and the versions of both machines, as lines of a note.
-pub(super) fn describe() -> Result<Vec<String>> {
+pub(super) fn describe(places: &Places) -> Result<Vec<String>> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let model = model.trim_start_matches([' ', '\t', ':']);
@@ -54,15 +54,16 @@ pub(super) fn describe() -> Result<Vec<String>> {
     let kind = if virtual_machine { "virtual machine" } else { "host" };
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let system = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or_default();
-    let date = process::capture(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+    let isomer = match places.built {
+        true => {
+            format!("at commit {}, {}", commit()?, process::capture(Command::new("rustc").arg("--version"))?)
+        }
+        false => "of a binary that --isomer named".to_owned(),
+    };
     Ok(vec![
-        format!("{date}, {processors}-CPU {model} {kind}, {}", system.trim_matches('"')),
-        format!(
-            "Isomer at commit {}, {}",
-            commit()?,
-            process::capture(Command::new("rustc").arg("--version"))?
-        ),
-        qemu_version()?,
+        format!("{}, {processors}-CPU {model} {kind}, {}", date()?, system.trim_matches('"')),
+        format!("Isomer {isomer}"),
+        places.platform.qemu_version()?,
     ])
 }
 
@@ -78,9 +79,9 @@ fn commit() -> Result<String> {
     Ok(if changed.is_empty() { head } else { format!("{head} with uncommitted changes in crates/") })
 }
 
-fn qemu_version() -> Result<String> {
-    let version = process::capture(Command::new(QEMU).arg("--version"))?;
-    Ok(version.lines().next().unwrap_or_default().to_owned())
+/// Today, UTC.
+pub(super) fn date() -> Result<String> {
+    process::capture(Command::new("date").args(["-u", "+%Y-%m-%d"]))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! One run of one machine: a child process whose standard output is watched for marker lines.
 
-use std::io::Read;
-use std::path::Path;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
@@ -10,50 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal};
 
-use super::guest::Guest;
 use super::host;
 use crate::process;
 
-pub(super) const QEMU: &str = "qemu-system-riscv64";
 /// The end of a console that an error shows, in bytes.
 const TAIL_BYTES: usize = 2000;
-
-/// What runs a guest.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) enum Machine {
-    Qemu,
-    /// Isomer, with the value of its `--engine`.
-    Isomer(String),
-}
-
-impl Machine {
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Self::Qemu => "QEMU",
-            Self::Isomer(engine) => engine,
-        }
-    }
-
-    /// The command that boots a guest with one CPU and 512 MiB.
-    pub(super) fn command(&self, isomer: &Path, guest: &Guest) -> Command {
-        let (mut command, dash) = match self {
-            Self::Qemu => {
-                let mut qemu = Command::new(QEMU);
-                qemu.args(["-M", "virt", "-smp", "1", "-m", "512", "-nographic", "-no-reboot"]);
-                (qemu, "-")
-            }
-            Self::Isomer(engine) => {
-                let mut command = Command::new(isomer);
-                command.args(["run", "--stats", "--no-reboot", "--memory", "512M", "--engine", engine]);
-                (command, "--")
-            }
-        };
-        command.arg(format!("{dash}kernel")).arg(&guest.kernel);
-        command.arg(format!("{dash}initrd")).arg(&guest.initrd);
-        command.args([&format!("{dash}append"), Guest::APPEND]);
-        command
-    }
-}
 
 /// A machine that runs, its standard output watched. Dropping it kills it.
 pub(super) struct Running {
@@ -77,7 +37,7 @@ struct Chunk {
 }
 
 impl Running {
-    /// Starts a machine; its standard input stays open and silent. One that waits beyond `limit` is in error.
+    /// Starts a machine, its standard input open. One that makes us wait beyond `limit` is in error.
     pub(super) fn start(mut command: Command, limit: Duration) -> Result<Self> {
         let shown = process::describe(&command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -94,6 +54,15 @@ impl Running {
 
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Types a line into the machine's console; from now on there is `limit` for what is awaited.
+    pub(super) fn type_line(&mut self, line: &str, limit: Duration) -> Result<()> {
+        self.deadline = Instant::now() + limit;
+        let stdin = self.child.stdin.as_mut().context("a pipe was asked for")?;
+        stdin
+            .write_all(format!("{line}\n").as_bytes())
+            .with_context(|| format!("cannot type into `{}`", self.shown))
     }
 
     /// Waits until the machine prints `marker` and returns the process's host CPU time at that moment.
@@ -173,13 +142,6 @@ fn send_chunks(mut stdout: impl Read, pid: u32, sender: &Sender<Chunk>) {
     }
 }
 
-/// The instructions that `isomer run --stats` counted.
-pub(super) fn instructions(stats: &str) -> Option<u64> {
-    // "isomer: 1.000 s, 0.900 s of host CPU, 123456 instructions, 137.2 MIPS"
-    let line = stats.lines().find(|line| line.starts_with("isomer: ") && line.contains("host CPU"))?;
-    line.split(", ").find_map(|part| part.strip_suffix(" instructions"))?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,18 +167,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_typed_reaches_the_machine() -> Result<()> {
+        let mut running = shell("while read row; do echo \"got $row\"; done")?;
+        for row in ["one", "two"] {
+            running.type_line(row, Duration::from_secs(20))?;
+            running.wait_for("got ")?;
+            assert_eq!(running.rest_of_line()?, row);
+        }
+        running.type_line("three", Duration::ZERO)?;
+        let error = running.wait_for("never").unwrap_err().to_string();
+        assert!(error.contains("too slow"), "{error}");
+        Ok(())
+    }
+
+    #[test]
     fn a_machine_that_ends_early_is_an_error_that_shows_what_it_said() -> Result<()> {
         let error = shell("echo console; echo reason >&2")?.wait_for("BEGIN").unwrap_err().to_string();
         assert!(error.contains("ended before it printed \"BEGIN\""), "{error}");
         assert!(error.contains("console") && error.contains("reason"), "{error}");
         Ok(())
-    }
-
-    #[test]
-    fn instructions_are_those_of_the_whole_machine() {
-        let stats = "riscv64 on x86_64\nisomer: 1.0 s, 0.9 s of host CPU, 123456 instructions, 137.2 MIPS\n\
-                     isomer: cpu0: 77 instructions, 1 blocks translated";
-        assert_eq!(instructions(stats), Some(123_456));
-        assert_eq!(instructions("isomer: error"), None);
     }
 }
