@@ -13,7 +13,7 @@ use crate::{
     operands::{has_bitmask, row},
     pattern::Field,
     pauth::{self, Code, Hint, Modifier},
-    table_fp, table_mem, table_system,
+    table_fp, table_mem,
 };
 use isomer_ir::{
     Type,
@@ -26,8 +26,7 @@ pub(crate) const BASE: F = F::empty();
 /// Every row, and whether floating-point access controls apply to it.
 pub(crate) fn all() -> impl Iterator<Item = (&'static Insn, bool)> {
     let integer = integer().map(|insn| (insn, false));
-    let system = table_system::TABLE.iter().map(|insn| (insn, false));
-    integer.chain(system).chain(table_fp::tables().map(|insn| (insn, true)))
+    integer.chain(table_fp::tables().map(|insn| (insn, true)))
 }
 
 /// The rows of base instructions.
