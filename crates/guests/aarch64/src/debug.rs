@@ -13,15 +13,15 @@ use isomer_core::PAGE_SHIFT;
 use isomer_ir::{Access, Page};
 
 /// Bits of MDSCR_EL1.
-pub mod mdscr {
+pub(crate) mod mdscr {
     /// Software step.
-    pub const SS: u64 = 1;
+    pub(crate) const SS: u64 = 1;
     /// Debug exceptions at the level that takes them.
-    pub const KDE: u64 = 1 << 13;
+    pub(crate) const KDE: u64 = 1 << 13;
     /// Breakpoints and watchpoints.
-    pub const MDE: u64 = 1 << 15;
+    pub(crate) const MDE: u64 = 1 << 15;
     /// What can be written while the OS lock is open.
-    pub const MASK: u64 = SS | 1 << 12 | KDE | MDE;
+    pub(crate) const MASK: u64 = SS | 1 << 12 | KDE | MDE;
 }
 
 /// The status of debug exceptions in ISS.

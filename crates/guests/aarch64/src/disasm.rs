@@ -4,7 +4,7 @@
 //! immediates and addresses; what it does not know is asked of the modules of the other tables. Aliases that the manual
 //! prefers are rows of [`crate::disasm_alias`].
 
-use crate::{Features, decode, disasm_alias, disasm_fp, operands::bitmask, pattern::Field};
+use crate::{Features, decode, disasm_alias, disasm_fp, disasm_system, operands::bitmask, pattern::Field};
 use std::fmt::Write;
 
 /// The instruction at the start of `code` and its length; see [`isomer_ir::Guest::disassemble`].
@@ -97,6 +97,7 @@ fn operand(name: &str, insn: u32, pc: u64, out: &mut String) -> bool {
         || offset(name, insn, out)
         || suffix(name, insn, out)
         || disasm_fp::operand(name, insn, out)
+        || disasm_system::operand(name, insn, out)
 }
 
 /// Shifts and extensions of registers.

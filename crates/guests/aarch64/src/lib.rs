@@ -4,6 +4,7 @@
 //! it. System registers are rows of one table (`sysreg_table.rs`): encoding, who may access them, what a write keeps.
 //! Specification: "Arm Architecture Reference Manual for A-profile architecture", DDI 0487; "the manual" below.
 
+mod at;
 mod crc;
 mod crypto;
 mod debug;
@@ -11,6 +12,7 @@ mod decode;
 mod disasm;
 mod disasm_alias;
 mod disasm_fp;
+mod disasm_system;
 pub mod encoding;
 mod fixed;
 mod float;
@@ -31,35 +33,46 @@ mod lift_simd;
 mod lift_simd_fp;
 mod lift_simd_mem;
 mod lift_simd_wide;
+mod lift_system;
 mod mmu;
 mod mmu_stage2;
 mod mmu_table;
-mod mode;
+pub mod mode;
 mod model;
 mod operands;
 mod pattern;
 mod pauth;
 mod pmu;
+mod privileged;
 mod pstate;
 mod qarma;
 pub mod regs;
+mod sysop;
+mod sysreg;
+mod sysreg_debug;
+mod sysreg_id;
+mod sysreg_interrupts;
+mod sysreg_table;
+mod sysreg_timer;
 pub mod system;
 mod table;
 mod table_fp;
 mod table_mem;
 mod table_simd;
 mod table_simd_fp;
+mod table_system;
 #[cfg(test)]
 mod tests;
 pub mod timer;
+mod tlbi;
 pub mod trap;
 mod vector;
 mod vector_fp;
 mod vector_int;
 mod vreg;
 
-pub use interrupts::{CpuInterface, CpuInterfaceRegister};
+pub use interrupts::CpuInterface;
 pub use mode::Mode;
-pub use model::{Aarch64, Conduit, Features};
+pub use model::{Aarch64, Conduit, Features, IdRegisters};
 pub use regs::{Cpu, slot};
 pub use trap::{Trap, ec};

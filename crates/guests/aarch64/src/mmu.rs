@@ -412,17 +412,17 @@ impl<'a> Walker<'a> {
         let uxn = desc & s1::UXN != 0 || inherited & s1::UXN_TABLE != 0;
         if !self.regime.two_ranges {
             let write = !read_only;
-            return Rights { read: true, write, execute: !uxn && !(wxn && write) };
+            return Rights { read: true, write, execute: !(uxn || wxn && write) };
         }
         let user_data = desc & s1::USER != 0 && inherited & s1::NO_USER_TABLE == 0;
         let user_write = user_data && !read_only;
         if self.regime.user {
-            return Rights { read: user_data, write: user_write, execute: !uxn && !(wxn && user_write) };
+            return Rights { read: user_data, write: user_write, execute: !(uxn || wxn && user_write) };
         }
         let pxn = desc & s1::PXN != 0 || inherited & s1::PXN_TABLE != 0;
         let enhanced = control & sctlr::EPAN != 0 && self.guest.has(Features::PAN3) && !uxn;
         let barred = self.regime.pan && (user_data || enhanced);
-        let execute = !pxn && !user_write && !(wxn && !read_only);
+        let execute = !(pxn || user_write || wxn && !read_only);
         Rights { read: !barred, write: !barred && !read_only, execute }
     }
 }

@@ -412,7 +412,7 @@ fn stage_2_may_start_with_concatenated_tables() {
     let page = go(&guest, &cpu, &memory, 600 << 30 | 0x5000, Access::Store, E10_1).unwrap();
     assert_eq!((page.gpa, page.shift), (Gpa(0x40_0000_5000), 30));
     // Seventeen would be too many.
-    cpu.sys.vtcr = 64 - 44 | 1 << 6 | 4 << 16;
+    cpu.sys.vtcr = (64 - 44) | 1 << 6 | 4 << 16;
     assert_eq!(go(&guest, &cpu, &memory, 0, Access::Load, E10_1), Err((ec::DATA_ABORT, 4)));
 }
 
@@ -475,7 +475,7 @@ fn random_set_ups_never_panic() {
             (sys.hcr, sys.vtcr, sys.vttbr) = (random(), random(), random());
             let memory = Memory::default();
             for slot in 0..4 {
-                memory.set(sys.ttbr0[1] & 0xffff_ffff_f000 | slot * 8, random() | 3);
+                memory.set(sys.ttbr0[1] & 0xffff_ffff_f000 | (slot * 8), random() | 3);
             }
             let va = random() >> (random() & 63);
             let mmu = MmuIndex((random() % 7) as u8);

@@ -49,6 +49,7 @@ pub mod mmu {
 /// | 24    | `paciasp` and `pacibsp` are no landing pads for BTYPE 3 (SCTLR_ELx.BT0, BT1) |
 /// | 25    | misaligned ordered accesses inside 16 bytes or not never fault (SCTLR_ELx.nAA) |
 /// | 26    | `dc zva` is allowed (DCZID_EL0.DZP = 0 and no trap) |
+/// | 27    | SP is SP_ELx, not SP_EL0 (PSTATE.SP) |
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Mode(pub u32);
 
@@ -85,6 +86,7 @@ impl Mode {
     pub(crate) const BT: u32 = 1 << 24;
     pub(crate) const NAA: u32 = 1 << 25;
     pub(crate) const ZVA: u32 = 1 << 26;
+    pub(crate) const SPSEL: u32 = 1 << 27;
 
     const fn has(self, bit: u32) -> bool {
         self.0 & bit != 0
@@ -158,6 +160,10 @@ impl Mode {
     /// SCTLR_ELx.nAA.
     pub const fn unaligned_ordered(self) -> bool {
         self.has(Self::NAA)
+    }
+    /// PSTATE.SP.
+    pub const fn own_stack(self) -> bool {
+        self.has(Self::SPSEL)
     }
     /// `dc zva` needs no check.
     pub const fn zva_allowed(self) -> bool {

@@ -185,7 +185,7 @@ pub struct IdRegisters {
 }
 
 /// DCZID_EL0: `dc zva` clears 64 bytes.
-pub const DCZID: u64 = 4;
+pub(crate) const DCZID: u64 = 4;
 
 /// PEs in a cluster, as MPIDR_EL1 numbers them: QEMU's `virt` board's choice.
 const CLUSTER: u64 = 16;
@@ -258,8 +258,8 @@ const MAX: IdRegisters = IdRegisters {
     isar0: 0x1221_1001_1021_2120,
     // I8MM, BF16, SPECRES, SB, FRINTTS, GPA, LRCPC3, FCMA, JSCVT, APA (PAuth2, FPACCOMBINE), DPB2.
     isar1: 0x0010_1111_0131_1052,
-    // WFxT.
-    isar2: 0x2,
+    // CSSC, WFxT.
+    isar2: 0x0010_0000_0000_0002,
     // ECV; LPA2 at both stages; 52-bit physical addresses.
     mmfr0: 0x1000_0323_1020_1126,
     // XNX, PAN3, LOR, HPDS2, VHE, VMID16, HAFDBS.
@@ -438,6 +438,11 @@ impl Aarch64 {
         self.features.contains(features)
     }
 
+    /// Does the core have implementation defined registers? They read as zero, and writes do nothing.
+    pub(crate) fn has_own_registers(&self) -> bool {
+        self.id.midr >> 24 != 0
+    }
+
     /// How the guest calls the machine's firmware.
     pub fn conduit(&self) -> Conduit {
         if self.has(Features::EL2) { Conduit::Smc } else { Conduit::Hvc }
@@ -460,7 +465,7 @@ impl Aarch64 {
     /// MPIDR_EL1 of PE `index`.
     pub fn mpidr(&self, index: u32) -> u64 {
         let index = u64::from(index);
-        1 << 31 | index / CLUSTER << 8 | index % CLUSTER
+        1 << 31 | (index / CLUSTER) << 8 | (index % CLUSTER)
     }
 
     /// A PE as reset leaves it, at `pc`, at its highest exception level.
@@ -513,7 +518,7 @@ mod tests {
     #[test]
     fn max_has_every_feature_but_those_that_exclude_others() {
         let missing = Features::all() - Aarch64::max().with_el2(true).features;
-        assert_eq!(missing, Features::PACQARMA3 | Features::CSSC | Features::DOUBLE_LOCK);
+        assert_eq!(missing, Features::PACQARMA3 | Features::DOUBLE_LOCK);
         let missing = Features::all() - Aarch64::max().features;
         assert!(missing.contains(Features::EL2));
     }

@@ -6,40 +6,40 @@
 use crate::{Aarch64, Cpu, Features, system::Pmu};
 
 /// Event counters.
-pub const COUNTERS: usize = 6;
+pub(crate) const COUNTERS: usize = 6;
 /// The cycle counter's bit in PMCNTENSET_EL0 and its relatives.
-pub const CYCLE: u64 = 1 << 31;
+pub(crate) const CYCLE: u64 = 1 << 31;
 /// Bits of all counters.
-pub const ALL: u64 = CYCLE | (1 << COUNTERS) - 1;
+pub(crate) const ALL: u64 = CYCLE | ((1 << COUNTERS) - 1);
 
 /// Bits of PMCR_EL0.
-pub mod pmcr {
+pub(crate) mod pmcr {
     /// Counters enabled.
-    pub const E: u64 = 1;
+    pub(crate) const E: u64 = 1;
     /// Write: reset the event counters.
-    pub const P: u64 = 1 << 1;
+    pub(crate) const P: u64 = 1 << 1;
     /// Write: reset the cycle counter.
-    pub const C: u64 = 1 << 2;
+    pub(crate) const C: u64 = 1 << 2;
     /// The cycle counter overflows at 64 bits.
-    pub const LC: u64 = 1 << 6;
+    pub(crate) const LC: u64 = 1 << 6;
     /// Event counters overflow at 64 bits (FEAT_PMUv3p5).
-    pub const LP: u64 = 1 << 7;
+    pub(crate) const LP: u64 = 1 << 7;
     /// What is kept: E, X, DP, LC, LP.
-    pub const KEPT: u64 = E | 1 << 4 | 1 << 5 | LC | LP;
+    pub(crate) const KEPT: u64 = E | 1 << 4 | 1 << 5 | LC | LP;
 }
 
 /// Event numbers.
-pub mod event {
+pub(crate) mod event {
     /// Software increment.
-    pub const SW_INCR: u64 = 0x00;
+    pub(crate) const SW_INCR: u64 = 0x00;
     /// Instructions retired.
-    pub const INST_RETIRED: u64 = 0x08;
+    pub(crate) const INST_RETIRED: u64 = 0x08;
     /// Cycles.
-    pub const CPU_CYCLES: u64 = 0x11;
+    pub(crate) const CPU_CYCLES: u64 = 0x11;
 }
 
 /// PMCEID0_EL0: the events there are among the first 32.
-pub const EVENTS: u64 = 1 << event::SW_INCR | 1 << event::INST_RETIRED | 1 << event::CPU_CYCLES;
+pub(crate) const EVENTS: u64 = 1 << event::SW_INCR | 1 << event::INST_RETIRED | 1 << event::CPU_CYCLES;
 
 /// Does a filter (PMCCFILTR_EL0, PMEVTYPER<n>_EL0) let the level be counted?
 fn counts_at(filter: u64, el: u8) -> bool {

@@ -8,59 +8,59 @@ use crate::{
 use isomer_ir::{MmuIndex, softfloat::Round, state::NO_RESERVATION};
 
 /// Bits of SPSR_ELx.
-pub mod spsr {
+pub(crate) mod spsr {
     /// Stack pointer selection.
-    pub const SP: u64 = 1;
+    pub(crate) const SP: u64 = 1;
     /// Lowest bit of the exception level.
-    pub const EL_SHIFT: u32 = 2;
+    pub(crate) const EL_SHIFT: u32 = 2;
     /// AArch32 state.
-    pub const NRW: u64 = 1 << 4;
+    pub(crate) const NRW: u64 = 1 << 4;
     /// D, A, I, F.
-    pub const DAIF: u64 = 0x3c0;
+    pub(crate) const DAIF: u64 = 0x3c0;
     /// Lowest bit of BTYPE.
-    pub const BTYPE_SHIFT: u32 = 10;
+    pub(crate) const BTYPE_SHIFT: u32 = 10;
     /// SSBS.
-    pub const SSBS: u64 = 1 << 12;
+    pub(crate) const SSBS: u64 = 1 << 12;
     /// Illegal execution state.
-    pub const IL: u64 = 1 << 20;
+    pub(crate) const IL: u64 = 1 << 20;
     /// Software step.
-    pub const SS: u64 = 1 << 21;
+    pub(crate) const SS: u64 = 1 << 21;
     /// PAN.
-    pub const PAN: u64 = 1 << 22;
+    pub(crate) const PAN: u64 = 1 << 22;
     /// UAO.
-    pub const UAO: u64 = 1 << 23;
+    pub(crate) const UAO: u64 = 1 << 23;
     /// DIT.
-    pub const DIT: u64 = 1 << 24;
+    pub(crate) const DIT: u64 = 1 << 24;
     /// Bits of SPSR_ELx that mean something here.
-    pub const MASK: u64 = 0xf1f0_1fdf;
+    pub(crate) const MASK: u64 = 0xf1f0_1fdf;
 }
 
 /// PSTATE.D, A, I and F in DAIF's places.
-pub mod daif {
+pub(crate) mod daif {
     /// Debug exceptions masked.
-    pub const D: u64 = 1 << 9;
+    pub(crate) const D: u64 = 1 << 9;
     /// SError masked.
-    pub const A: u64 = 1 << 8;
+    pub(crate) const A: u64 = 1 << 8;
     /// IRQ masked.
-    pub const I: u64 = 1 << 7;
+    pub(crate) const I: u64 = 1 << 7;
     /// FIQ masked.
-    pub const F: u64 = 1 << 6;
+    pub(crate) const F: u64 = 1 << 6;
 }
 
 /// Bits of FPCR.
-pub mod fpcr {
+pub(crate) mod fpcr {
     /// Flush half-precision subnormals.
-    pub const FZ16: u32 = 1 << 19;
+    pub(crate) const FZ16: u32 = 1 << 19;
     /// Lowest bit of RMode.
-    pub const RMODE_SHIFT: u32 = 22;
+    pub(crate) const RMODE_SHIFT: u32 = 22;
     /// Flush subnormals.
-    pub const FZ: u32 = 1 << 24;
+    pub(crate) const FZ: u32 = 1 << 24;
     /// Default NaN.
-    pub const DN: u32 = 1 << 25;
+    pub(crate) const DN: u32 = 1 << 25;
     /// Alternative half precision.
-    pub const AHP: u32 = 1 << 26;
+    pub(crate) const AHP: u32 = 1 << 26;
     /// What is implemented.
-    pub const MASK: u32 = AHP | DN | FZ | 3 << RMODE_SHIFT | FZ16;
+    pub(crate) const MASK: u32 = AHP | DN | FZ | 3 << RMODE_SHIFT | FZ16;
 }
 
 const fn bit(condition: bool, bit: u32) -> u32 {
@@ -200,7 +200,7 @@ impl Cpu {
         let user = self.el == 0;
         let hcr_bits = sys.hcr();
         let on = |bit: u64| control & bit != 0;
-        let stage1_off = !on(sctlr::M) && !(self.el < 2 && hcr_bits & hcr::DC != 0);
+        let stage1_off = !(on(sctlr::M) || self.el < 2 && hcr_bits & hcr::DC != 0);
         let pauth_trap = sys.has_el2 && self.el < 2 && !sys.in_host() && sys.hcr & hcr::API == 0;
         let (tbi0, tbi1) = crate::mmu::ignores_top_byte_of_code(self, self.el);
         let keys = [sctlr::ENIA, sctlr::ENIB, sctlr::ENDA, sctlr::ENDB];
@@ -225,7 +225,8 @@ impl Cpu {
             | bit(debug::steps(self), Mode::STEP)
             | bit(on(if user { sctlr::BT0 } else { sctlr::BT1 }), Mode::BT)
             | bit(on(sctlr::NAA), Mode::NAA)
-            | bit(zva, Mode::ZVA);
+            | bit(zva, Mode::ZVA)
+            | bit(self.spsel, Mode::SPSEL);
         self.header.rounding = match self.fpcr >> fpcr::RMODE_SHIFT & 3 {
             0 => Round::NearestEven,
             1 => Round::Up,

@@ -13,7 +13,7 @@ use crate::{
     operands::{has_bitmask, row},
     pattern::Field,
     pauth::{self, Code, Hint, Modifier},
-    table_fp, table_mem,
+    table_fp, table_mem, table_system,
 };
 use isomer_ir::{
     Type,
@@ -26,7 +26,8 @@ pub(crate) const BASE: F = F::empty();
 /// Every row, and whether floating-point access controls apply to it.
 pub(crate) fn all() -> impl Iterator<Item = (&'static Insn, bool)> {
     let integer = integer().map(|insn| (insn, false));
-    integer.chain(table_fp::tables().map(|insn| (insn, true)))
+    let system = table_system::TABLE.iter().map(|insn| (insn, false));
+    integer.chain(system).chain(table_fp::tables().map(|insn| (insn, true)))
 }
 
 /// The rows of base instructions.

@@ -316,7 +316,7 @@ fn is_taken(cpu: &Cpu, source: &Source) -> bool {
         bits & (route | hcr::TGE) == 0
     };
     let maskable = to <= cpu.el || to == 1 || cpu.sys.in_host();
-    !routed_down && !(maskable && cpu.daif & source.mask != 0)
+    !(routed_down || maskable && cpu.daif & source.mask != 0)
 }
 
 /// What to take before the next instruction: debug, illegal state, interrupts, in order of priority.

@@ -198,7 +198,7 @@ fn illegal_state_and_misaligned_pc_are_taken_first() {
 
 #[test]
 fn timers_reach_the_interrupt_controller_as_they_change() {
-    use crate::interrupts::{CpuInterface, CpuInterfaceRegister};
+    use crate::interrupts::CpuInterface;
     use std::sync::{Arc, Mutex};
 
     #[derive(Debug, Default)]
@@ -210,10 +210,12 @@ fn timers_reach_the_interrupt_controller_as_they_change() {
         fn has_registers(&self) -> bool {
             true
         }
-        fn read(&self, _: usize, _: CpuInterfaceRegister, _: bool) -> u64 {
-            0
+        fn read(&self, _: usize, _: u16, _: bool) -> Option<u64> {
+            None
         }
-        fn write(&self, _: usize, _: CpuInterfaceRegister, _: bool, _: u64) {}
+        fn write(&self, _: usize, _: u16, _: bool, _: u64) -> bool {
+            false
+        }
     }
     let recorder = Arc::new(Recorder::default());
     let guest = el1_machine().with_cpu_interface(recorder.clone());
