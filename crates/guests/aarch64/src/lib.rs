@@ -63,6 +63,8 @@ mod table_simd_fp;
 mod table_system;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_fp;
 pub mod timer;
 mod tlbi;
 pub mod trap;

@@ -80,7 +80,7 @@ fn nan_result(fmt: Fmt, operands: &[u64], env: &mut Env) -> Option<u64> {
 /// RecipEstimate(): of a number of 9 bits in 256..512.
 pub(crate) fn reciprocal_estimate(a: u32) -> u32 {
     let a = a * 2 + 1;
-    ((1 << 19) / a + 1) / 2
+    ((1 << 19) / a).div_ceil(2)
 }
 
 /// RecipSqrtEstimate(): of a number of 9 bits in 128..512.

@@ -260,3 +260,25 @@ fn assembly_is_objdumps() {
     }
     assert!(compared > 1500, "only {compared} lines");
 }
+
+/// Guest code is hostile: whatever the encoding and the operands, helpers come to an end without a panic.
+#[test]
+fn any_encoding_runs() {
+    let mut memory = Memory::new();
+    let mut insn = 1u32;
+    let mut executed = 0;
+    for seed in 0..40_000 {
+        insn = insn.wrapping_mul(0x915f_77f5).wrapping_add(0x1234_5677);
+        // Data processing, scalar floating-point and Advanced SIMD.
+        let word = (insn ^ insn >> 15) & !(7 << 25) | 7 << 25;
+        let state = State::new(seed, false);
+        let mut cpu = state.cpu(insn.rotate_left(11));
+        let mode = cpu.header.mode;
+        let block = lift_block(&memory.guest, mode, &word.to_le_bytes(), 1).expect("a whole instruction");
+        verify(&block).unwrap_or_else(|e| panic!("{word:08x}: {e}"));
+        // SAFETY: the block is for this CPU.
+        let end = unsafe { reference::run_block(&block, &mut cpu, &mut memory) };
+        executed += u32::from(!matches!(end, End::Trap { .. } | End::Fault { .. }));
+    }
+    assert!(executed > 4_000, "only {executed} were allocated");
+}
