@@ -3,6 +3,7 @@
 //! [`abi`] alone.
 
 pub mod abi;
+pub mod cache;
 pub mod cold;
 mod compiled;
 pub mod region;
