@@ -4,7 +4,7 @@ use crate::{pattern::Field, sysop, sysreg, sysreg::key_of};
 use std::fmt::Write;
 
 const BARRIERS: [&str; 16] = [
-    "ssbb", "oshld", "oshst", "osh", "pssbb", "nshld", "nshst", "nsh", "#0x08", "ishld", "ishst", "ish",
+    "#0x00", "oshld", "oshst", "osh", "#0x04", "nshld", "nshst", "nsh", "#0x08", "ishld", "ishst", "ish",
     "#0x0c", "ld", "st", "sy",
 ];
 
@@ -61,7 +61,8 @@ fn operation(insn: u32, key: u16, out: &mut String) {
             Field::op2.of(insn)
         ),
     };
-    if rt != 31 {
+    let takes_none = |name: &str| ["iall", "vmall", "alle"].iter().any(|stem| name.starts_with(stem));
+    if rt != 31 && !sysop::name(key).is_some_and(|(_, name)| takes_none(name)) {
         let _ = write!(out, ", x{rt}");
     }
 }

@@ -242,7 +242,7 @@ pub(crate) fn find(key: u16) -> Option<&'static Register> {
 
 /// A register's name in lower case, as assemblers take it: unknown ones by their fields.
 pub(crate) fn name(key: u16) -> String {
-    let host_alias = op1(key) == 5;
+    let host_alias = op1(key) == 5 && (is_redirected(key) || is_timer(key));
     let looked_up = if host_alias { behind_alias(key) } else { key };
     let Some(register) = find(looked_up) else {
         return format!("s{}_{}_c{}_c{}_{}", key >> 14, op1(key), crn(key), crm(key), key & 7);

@@ -212,7 +212,7 @@ pub(crate) static TABLE: &[Register] = &[
     constant!("DBGAUTHSTATUS_EL1" (2, 0, 7, 14, 6) |_| 0xa).guard(debug_guard),
     constant!("MDCCSR_EL0" (2, 3, 0, 1, 0) |_| 0).guard(channel_guard),
     special!("DBGDTR_EL0" (2, 3, 0, 4, 0) |_| 0, |_, _| {}).guard(channel_guard),
-    special!("DBGDTRTX_EL0" (2, 3, 0, 5, 0) |_| 0, |_, _| {}).guard(channel_guard),
+    special!("DBGDTRRX_EL0" (2, 3, 0, 5, 0) |_| 0, |_, _| {}).guard(channel_guard),
     // --- performance monitors
     special!("PMCR_EL0" (3, 3, 9, 12, 0) read_pmcr, write_pmcr).needs(Features::PMU).guard(control_guard),
     special!("PMCNTENSET_EL0" (3, 3, 9, 12, 1) |a| a.cx.cpu.sys.pmu.enabled, |a, v| change(a, |pmu| pmu.enabled |= v & pmu::ALL))

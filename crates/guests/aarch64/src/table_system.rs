@@ -26,12 +26,17 @@ pub(crate) static TABLE: &[Insn] = &[
     row!("sevl",  "1101010100 0 00 011 0010 0000 101 11111", BASE, "", system::event).refines(),
     // No SError is ever pending, so there is nothing to synchronise.
     row!("esb",   "1101010100 0 00 011 0010 0010 000 11111", F::RAS, "", system::nothing).refines(),
+    row!("psb",   "1101010100 0 00 011 0010 0010 001 11111", BASE, "csync", system::nothing).refines(),
+    row!("tsb",   "1101010100 0 00 011 0010 0010 010 11111", BASE, "csync", system::nothing).refines(),
+    row!("clearbhb", "1101010100 0 00 011 0010 0010 110 11111", BASE, "", system::nothing).refines(),
     row!("csdb",  "1101010100 0 00 011 0010 0010 100 11111", BASE, "", system::nothing).refines(),
     row!("hint",  "1101010100 0 00 011 0010 CRm op2 11111", BASE, "#{hint}", system::nothing),
     row!("wfet",  "1101010100 0 00 011 0001 0000 000 Rt", F::WFXT, "{Xt}", system::wfet),
     row!("wfit",  "1101010100 0 00 011 0001 0000 001 Rt", F::WFXT, "{Xt}", system::wfit),
     // --- barriers
     row!("clrex", "1101010100 0 00 011 0011 CRm 010 11111", BASE, "{clrex}", system::clrex),
+    row!("ssbb",  "1101010100 0 00 011 0011 0000 100 11111", BASE, "", system::nothing).refines(),
+    row!("pssbb", "1101010100 0 00 011 0011 0100 100 11111", BASE, "", system::nothing).refines(),
     row!("dsb",   "1101010100 0 00 011 0011 CRm 100 11111", BASE, "{barrier}", system::dsb),
     row!("dmb",   "1101010100 0 00 011 0011 CRm 101 11111", BASE, "{barrier}", system::dmb),
     row!("isb",   "1101010100 0 00 011 0011 CRm 110 11111", BASE, "{isb}", system::isb),
