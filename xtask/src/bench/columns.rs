@@ -24,8 +24,26 @@ pub(super) struct Column {
     pub(super) name: &'static str,
     pub(super) engine: Engine,
     cache: Cache,
-    /// Measured unless `--engine` names others.
-    default: bool,
+    asked: Asked,
+    shown: Shown,
+}
+
+/// Which goals a column has to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// None, as of the interpreter, which nobody should need to switch for.
+    Nothing,
+    Cold,
+    Warm,
+}
+
+/// When a column is measured without being named on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Always,
+    /// If the binary compiles and has no cache.
+    WithoutCache,
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +56,7 @@ pub(super) enum Engine {
 /// What a run finds in its code cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cache {
-    /// The engine has none, and no option says so.
+    /// No option says anything about it.
     Absent,
     /// None is read or written.
     Off,
@@ -49,25 +67,40 @@ enum Cache {
 }
 
 /// QEMU is the first.
-pub(super) const COLUMNS: [Column; 5] = [
-    Column { name: "QEMU", engine: Engine::Qemu, cache: Cache::Absent, default: true },
-    isomer("interp", &["--engine", "interp"], Cache::Absent, true),
-    isomer("jit cold", &["--engine", "jit"], Cache::Empty, true),
-    isomer("jit warm", &["--engine", "jit"], Cache::Primed, true),
-    isomer("jit uncached", &["--engine", "jit"], Cache::Off, false),
+pub(super) const COLUMNS: [Column; 6] = [
+    Column {
+        name: "QEMU",
+        engine: Engine::Qemu,
+        cache: Cache::Absent,
+        asked: Asked::Nothing,
+        shown: Shown::Always,
+    },
+    isomer("interp", &["--engine", "interp"], Cache::Absent, Asked::Nothing, Shown::Always),
+    isomer("jit cold", JIT, Cache::Empty, Asked::Cold, Shown::Always),
+    isomer("jit warm", JIT, Cache::Primed, Asked::Warm, Shown::Always),
+    isomer("jit uncached", JIT, Cache::Off, Asked::Cold, Shown::Never),
+    isomer("jit", JIT, Cache::Absent, Asked::Cold, Shown::WithoutCache),
 ];
 
-const fn isomer(name: &'static str, options: &'static [&'static str], cache: Cache, default: bool) -> Column {
-    Column { name, engine: Engine::Isomer(options), cache, default }
+const JIT: &[&str] = &["--engine", "jit"];
+
+const fn isomer(
+    name: &'static str,
+    options: &'static [&'static str],
+    cache: Cache,
+    asked: Asked,
+    shown: Shown,
+) -> Column {
+    Column { name, engine: Engine::Isomer(options), cache, asked, shown }
 }
 
 impl Column {
-    /// What this column is asked to reach; nothing of the interpreter, which nobody should need to switch for.
+    /// What this column is asked to reach.
     pub(super) fn goal(&self, goal: Goal) -> Option<f64> {
-        match self.cache {
-            Cache::Absent => None,
-            Cache::Off | Cache::Empty => Some(goal.cold),
-            Cache::Primed => Some(goal.warm),
+        match self.asked {
+            Asked::Nothing => None,
+            Asked::Cold => Some(goal.cold),
+            Asked::Warm => Some(goal.warm),
         }
     }
 
@@ -198,13 +231,19 @@ pub(super) fn available(asked: &[String], places: &Places) -> Result<Vec<&'stati
         let known: Vec<String> = known.map(option_name).collect();
         ensure!(known.contains(name), "no column is called {name}; there are {}", known.join(", "));
     }
-    let wanted = |column: &&Column| match column.engine {
-        Engine::Qemu => true,
-        Engine::Isomer(_) if asked.is_empty() => column.default,
-        Engine::Isomer(_) => asked.contains(&option_name(column.name)),
-    };
-    let mut working = Vec::new();
-    for column in COLUMNS.iter().filter(wanted) {
+    let mut working: Vec<&'static Column> = Vec::new();
+    for column in &COLUMNS {
+        let wanted = match column.shown {
+            _ if column.engine == Engine::Qemu => true,
+            _ if !asked.is_empty() => asked.contains(&option_name(column.name)),
+            Shown::Always => true,
+            // This one stands behind those with a cache.
+            Shown::WithoutCache => working.iter().all(|column| column.asked == Asked::Nothing),
+            Shown::Never => false,
+        };
+        if !wanted {
+            continue;
+        }
         match column.obstacle(places)? {
             None => working.push(column),
             Some(why) => {

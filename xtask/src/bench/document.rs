@@ -32,20 +32,23 @@ impl Spread {
     }
 }
 
-/// The median, then the range.
+/// The median, then the range if there is one.
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = f.precision().unwrap_or(2);
+        if self.min == self.max {
+            return write!(f, "{:.digits$}", self.median);
+        }
         write!(f, "{:.digits$} ({:.digits$}-{:.digits$})", self.median, self.min, self.max)
     }
 }
 
-/// A Markdown table: its first column to the left, the others to the right.
-pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+/// A Markdown table: its first columns, so many, to the left, the others to the right.
+pub(super) fn table(left: usize, header: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let header: Vec<String> = header.iter().map(|&cell| cell.to_owned()).collect();
     let rule: Vec<String> =
-        (0..header.len()).map(|column| if column == 0 { "---" } else { "---:" }.to_owned()).collect();
+        (0..header.len()).map(|column| if column < left { "---" } else { "---:" }.to_owned()).collect();
     let body: String = rows.iter().map(|row| line(row)).collect();
     line(&header) + &line(&rule) + &body
 }
@@ -99,6 +102,7 @@ mod tests {
         assert_eq!(Spread::of([1.0, 4.0, 2.0, 3.0]).map(|s| s.median), Some(2.5));
         assert_eq!(Spread::of([]), None);
         assert_eq!(spread.map(|s| format!("{s:.1}")).as_deref(), Some("2.0 (1.0-3.0)"));
+        assert_eq!(Spread::of([4.0, 4.0]).map(|s| s.to_string()).as_deref(), Some("4.00"));
     }
 
     #[test]

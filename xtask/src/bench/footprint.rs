@@ -159,7 +159,7 @@ fn memory(columns: &[&Column], places: &Places) -> Result<String> {
         std::iter::once((*name).to_owned()).chain(cells).collect()
     };
     let rows: Vec<Vec<String>> = figures.iter().map(row).collect();
-    Ok(document::table(&header("idle at the shell prompt", columns), &rows))
+    Ok(document::table(1, &header("idle at the shell prompt", columns), &rows))
 }
 
 /// Boots the embedded guest, leaves it alone, and looks at its process.
@@ -188,7 +188,7 @@ fn startup(columns: &[&Column], runs: u32, places: &Places) -> Result<String> {
         cpus.push(format!("{cpu:.1}"));
     }
     let what = format!("whole life of a process, {runs} runs");
-    Ok(document::table(&header(&what, columns), &[walls, cpus]))
+    Ok(document::table(1, &header(&what, columns), &[walls, cpus]))
 }
 
 fn header<'a>(what: &'a str, columns: &[&'a Column]) -> Vec<&'a str> {

@@ -60,9 +60,15 @@ impl Debian {
         Ok(Self { platform: places.platform, work, packages })
     }
 
-    /// The packages' versions, one a line.
+    /// The versions of the kernel and of the packages that rows name; of all others, the file beside them has them.
     pub(super) fn versions(&self) -> Result<String> {
-        fs::read_to_string(self.packages.join(VERSIONS)).context("cannot read the list of versions")
+        let all =
+            fs::read_to_string(self.packages.join(VERSIONS)).context("cannot read the list of versions")?;
+        let named = |line: &&str| {
+            let name = line.split(' ').next().unwrap_or_default();
+            PACKAGES.contains(&name) || name == BUSYBOX_PACKAGE || name.starts_with("linux-image-")
+        };
+        Ok(all.lines().filter(named).collect::<Vec<_>>().join(", "))
     }
 
     /// The guest that waits for names of rows, with all that these rows need.

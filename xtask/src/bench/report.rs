@@ -143,7 +143,7 @@ impl Table {
             mean.push(cell.unwrap_or_default());
         }
         rows.push(mean);
-        document::table(&header, &rows)
+        document::table(3, &header, &rows)
     }
 
     /// The table of times.
@@ -154,7 +154,7 @@ impl Table {
             let cell = |series: &Series| series.cpu_s().map_or("failed".into(), |spread| spread.to_string());
             std::iter::once(line.row.name.to_owned()).chain(line.series.iter().map(cell)).collect()
         };
-        document::table(&header, &self.lines.iter().map(row).collect::<Vec<_>>())
+        document::table(1, &header, &self.lines.iter().map(row).collect::<Vec<_>>())
     }
 
     /// One line for each column that is asked for something: which rows miss it.

@@ -154,7 +154,7 @@ mod tests {
     /// A shell script in the place of a machine.
     fn machine(script: &str) -> Result<Running> {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("echo noise; echo BENCH READY; {script}; sleep 20")]);
+        command.args(["-c", &format!("echo noise; echo BENCH READY; {script}; read never")]);
         started(command)
     }
 

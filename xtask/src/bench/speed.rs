@@ -22,7 +22,8 @@ pub(super) struct Options {
     /// How often everything runs [default: 3; with --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
-    /// Isomer's columns: interp, jit-cold, jit-warm, jit-uncached [default: all but the last that the binary knows]
+    /// Isomer's columns: interp, jit-cold, jit-warm, jit-uncached, jit [default: the first three, of those that the
+    /// binary knows]
     #[arg(long, value_delimiter = ',', value_name = "COLUMN")]
     engine: Vec<String>,
     /// Print the rows and end
@@ -68,7 +69,7 @@ pub(super) fn run(options: &Options, places: &Places) -> Result<()> {
     let mut facts = vec![format!("{}, {runs} rounds: medians", document::command_line())];
     facts.extend(host::describe(places)?);
     facts.push(format!("guest programs: {}", image::compiler(places.platform)?));
-    facts.push(format!("Debian packages: {}", debian.versions()?.trim().replace('\n', ", ")));
+    facts.push(format!("Debian packages: {}", debian.versions()?));
     facts.push(format!("load average of 1 and 5 minutes before: {load_before}; after: {}", host::load()));
     let report = Report { date: host::date()?, facts, table: bench.table };
     let text = report.markdown();
