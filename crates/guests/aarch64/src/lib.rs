@@ -65,6 +65,8 @@ mod table_system;
 mod tests;
 #[cfg(test)]
 mod tests_fp;
+#[cfg(test)]
+mod tests_system;
 pub mod timer;
 mod tlbi;
 pub mod trap;
