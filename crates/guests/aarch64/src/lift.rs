@@ -5,7 +5,7 @@
 
 use crate::{Aarch64, Mode, decode, helpers_system::SystemHelper, regs::slot, trap};
 use isomer_ir::{
-    Builder, Terminal, Type, Value,
+    Builder, Slot, Terminal, Type, Value,
     guest::Lifted,
     op::{BinOp, Cond, UnOp},
     types::{Align, Endian, HelperId, MemFlags, MmuIndex},
@@ -174,17 +174,28 @@ impl Lift<'_> {
 
     // --- flags
 
+    /// Reads one of PSTATE.N, Z, C, V as an I8 of 0 or 1.
+    pub(crate) fn flag(&mut self, flag: Slot) -> Value {
+        let value = self.b.get(flag);
+        self.b.trunc(Type::I8, value)
+    }
+
+    /// Writes one of them.
+    pub(crate) fn set_flag(&mut self, flag: Slot, value: Value) {
+        let value = self.b.zext(Type::I64, value);
+        self.b.set(flag, value);
+    }
+
     /// Writes PSTATE.NZCV, each an I8 of 0 or 1.
     pub(crate) fn set_nzcv(&mut self, [n, z, c, v]: [Value; 4]) {
-        self.b.set(slot::N, n);
-        self.b.set(slot::Z, z);
-        self.b.set(slot::C, c);
-        self.b.set(slot::V, v);
+        for (flag, value) in [(slot::N, n), (slot::Z, z), (slot::C, c), (slot::V, v)] {
+            self.set_flag(flag, value);
+        }
     }
 
     /// Reads PSTATE.NZCV.
     pub(crate) fn nzcv(&mut self) -> [Value; 4] {
-        [slot::N, slot::Z, slot::C, slot::V].map(|flag| self.b.get(flag))
+        [slot::N, slot::Z, slot::C, slot::V].map(|flag| self.flag(flag))
     }
 
     /// Is an integer negative? And is it zero?
@@ -204,20 +215,20 @@ impl Lift<'_> {
     /// ConditionHolds(cond), as I8 (Arm ARM, C1.2.4).
     pub(crate) fn condition(&mut self, cond: u8) -> Value {
         let holds = match cond >> 1 {
-            0 => self.b.get(slot::Z),
-            1 => self.b.get(slot::C),
-            2 => self.b.get(slot::N),
-            3 => self.b.get(slot::V),
+            0 => self.flag(slot::Z),
+            1 => self.flag(slot::C),
+            2 => self.flag(slot::N),
+            3 => self.flag(slot::V),
             4 => {
-                let (c, z) = (self.b.get(slot::C), self.b.get(slot::Z));
+                let (c, z) = (self.flag(slot::C), self.flag(slot::Z));
                 self.b.bin(BinOp::AndNot, c, z)
             }
             5 => {
-                let (n, v) = (self.b.get(slot::N), self.b.get(slot::V));
+                let (n, v) = (self.flag(slot::N), self.flag(slot::V));
                 self.b.compare(Cond::Eq, n, v)
             }
             6 => {
-                let (n, v, z) = (self.b.get(slot::N), self.b.get(slot::V), self.b.get(slot::Z));
+                let (n, v, z) = (self.flag(slot::N), self.flag(slot::V), self.flag(slot::Z));
                 let ge = self.b.compare(Cond::Eq, n, v);
                 self.b.bin(BinOp::AndNot, ge, z)
             }

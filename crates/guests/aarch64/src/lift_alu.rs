@@ -32,26 +32,30 @@ impl Lift<'_> {
         }
     }
 
-    /// a + b or a - b, its value and NZCV.
+    /// a + b or a - b, its value and NZCV. Comparisons make the flags rather than [`isomer_ir::Op::AddCarry`], whose
+    /// three results engines compute together: passes drop each flag that is not needed, and fuse conditions with them.
     fn sum_flags(&mut self, op: Sum, a: Value, b: Value) -> (Value, [Value; 4]) {
-        let none = self.truth(false);
-        let (value, c, v) = match op {
+        let value = self.sum(op, a, b);
+        let [n, z] = self.sign_and_zero(value);
+        let (c, v) = match op {
             Sum::Add => {
-                let [value, c, v] = self.b.add_with_carry(a, b, none);
-                (value, c, v)
+                let c = self.b.compare(Cond::LtU, value, a);
+                let zero = self.b.iconst(self.b.type_of(b), 0);
+                let (less, negative) =
+                    (self.b.compare(Cond::LtS, value, a), self.b.compare(Cond::LtS, b, zero));
+                (c, self.b.xor(less, negative))
             }
             Sum::Sub => {
-                let [value, borrow, v] = self.b.sub_with_borrow(a, b, none);
-                (value, self.not(borrow), v)
+                let (c, less) = (self.b.compare(Cond::GeU, a, b), self.b.compare(Cond::LtS, a, b));
+                (c, self.b.xor(less, n))
             }
         };
-        let [n, z] = self.sign_and_zero(value);
         (value, [n, z, c, v])
     }
 
     /// a + b + C or a - b - not C, its value and NZCV.
     fn sum_carry(&mut self, op: Sum, a: Value, b: Value) -> (Value, [Value; 4]) {
-        let carry = self.b.get(slot::C);
+        let carry = self.flag(slot::C);
         let (value, c, v) = match op {
             Sum::Add => {
                 let [value, c, v] = self.b.add_with_carry(a, b, carry);
@@ -499,7 +503,7 @@ pub(crate) fn rmif(l: &mut Lift<'_>, o: Rotate) {
     for (bit, flag) in [slot::V, slot::C, slot::Z, slot::N].into_iter().enumerate() {
         if o.mask >> bit & 1 != 0 {
             let value = l.b.extract(low, bit as u8, 1, false);
-            l.b.set(flag, value);
+            l.set_flag(flag, value);
         }
     }
 }
@@ -512,16 +516,16 @@ pub(crate) fn setf(l: &mut Lift<'_>, o: R1, ty: Type) {
     let above = l.b.extract(a, ty.bits() as u8, 1, false);
     let above = l.b.trunc(Type::I8, above);
     let v = l.b.xor(above, n);
-    l.b.set(slot::N, n);
-    l.b.set(slot::Z, z);
-    l.b.set(slot::V, v);
+    l.set_flag(slot::N, n);
+    l.set_flag(slot::Z, z);
+    l.set_flag(slot::V, v);
 }
 
 /// `cfinv`.
 pub(crate) fn cfinv(l: &mut Lift<'_>, _: ()) {
-    let c = l.b.get(slot::C);
+    let c = l.flag(slot::C);
     let c = l.not(c);
-    l.b.set(slot::C, c);
+    l.set_flag(slot::C, c);
 }
 
 /// `axflag`: from the flags of a floating-point comparison to another architecture's.

@@ -41,7 +41,7 @@ impl Lift<'_> {
 
     /// Flags of a load-acquire or store-release of `bytes` at `addr`, which FEAT_LSE2 lets be misaligned within 16
     /// bytes (anywhere if SCTLR_ELx.nAA).
-    fn ordered_at(&mut self, addr: Value, bytes: u32, order: Order, store: bool) -> MemFlags {
+    pub(crate) fn ordered_at(&mut self, addr: Value, bytes: u32, order: Order, store: bool) -> MemFlags {
         let flags = self.ordered(order);
         if !self.guest.has(Features::LSE2) || self.mode.aligned_only() || bytes == 1 {
             return flags;

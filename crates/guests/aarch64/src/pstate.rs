@@ -71,7 +71,7 @@ impl Cpu {
     /// PSTATE in SPSR_ELx's layout.
     pub fn spsr_value(&self) -> u64 {
         let flag = |condition: bool, bit: u64| if condition { bit } else { 0 };
-        let [n, z, c, v] = self.nzcv.map(u64::from);
+        let [n, z, c, v] = self.nzcv;
         n << 31
             | z << 30
             | c << 29
@@ -123,7 +123,7 @@ impl Cpu {
             self.set_level(to, bits & spsr::SP != 0);
         }
         for (shift, flag) in [31, 30, 29, 28].into_iter().zip(&mut self.nzcv) {
-            *flag = (bits >> shift & 1) as u8;
+            *flag = bits >> shift & 1;
         }
         self.daif = bits & spsr::DAIF;
         self.pan = bits & spsr::PAN != 0;

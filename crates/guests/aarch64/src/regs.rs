@@ -35,8 +35,8 @@ pub struct Cpu {
     pub exclusive_pair: [u64; 2],
     /// Where the last `br` that set BTYPE to 3 was: it counts as 1 if its page is not guarded.
     pub branch_source: u64,
-    /// PSTATE.N, Z, C, V: 0 or 1.
-    pub nzcv: [u8; 4],
+    /// PSTATE.N, Z, C, V: 0 or 1, each in eight bytes that engines can name as they name registers.
+    pub nzcv: [u64; 4],
     /// FPSR.QC: 0 or 1.
     pub qc: u8,
     /// PSTATE.BTYPE: 0 to 3.
@@ -150,13 +150,13 @@ pub mod slot {
     pub const fn d_high(n: u8) -> Slot {
         Slot(96 + (n as u16 & 31))
     }
-    /// PSTATE.N, I8.
+    /// PSTATE.N, I64 of 0 or 1.
     pub const N: Slot = Slot(128);
-    /// PSTATE.Z, I8.
+    /// PSTATE.Z, I64.
     pub const Z: Slot = Slot(129);
-    /// PSTATE.C, I8.
+    /// PSTATE.C, I64.
     pub const C: Slot = Slot(130);
-    /// PSTATE.V, I8.
+    /// PSTATE.V, I64.
     pub const V: Slot = Slot(131);
     /// FPSR.QC, I8.
     pub const QC: Slot = Slot(132);
@@ -247,10 +247,10 @@ pub(crate) static SLOTS: [SlotDesc; slot::COUNT] = {
         slots[96 + n] = desc(D_HIGH[n], offset_of!(Cpu, v) + n * 16 + 8, Type::I64);
         n += 1;
     }
-    slots[128] = desc("n", offset_of!(Cpu, nzcv), Type::I8);
-    slots[129] = desc("z", offset_of!(Cpu, nzcv) + 1, Type::I8);
-    slots[130] = desc("c", offset_of!(Cpu, nzcv) + 2, Type::I8);
-    slots[131] = desc("v", offset_of!(Cpu, nzcv) + 3, Type::I8);
+    slots[128] = desc("n", offset_of!(Cpu, nzcv), Type::I64);
+    slots[129] = desc("z", offset_of!(Cpu, nzcv) + 8, Type::I64);
+    slots[130] = desc("c", offset_of!(Cpu, nzcv) + 16, Type::I64);
+    slots[131] = desc("v", offset_of!(Cpu, nzcv) + 24, Type::I64);
     slots[132] = desc("qc", offset_of!(Cpu, qc), Type::I8);
     slots[133] = desc("btype", offset_of!(Cpu, btype), Type::I8);
     slots[134] = desc("daif", offset_of!(Cpu, daif), Type::I64);
@@ -269,7 +269,7 @@ const _: () = {
     // x30 and sp are neighbours, and the lifted part starts where the header ends.
     assert!(offset_of!(Cpu, x) == size_of::<CpuHeader>());
     assert!(offset_of!(Cpu, sp) == offset_of!(Cpu, x) + 31 * 8);
-    assert!(offset_of!(Cpu, nzcv) <= isomer_ir::state::DIRECT_UNITS * 8);
+    assert!(offset_of!(Cpu, nzcv) + 32 <= isomer_ir::state::DIRECT_UNITS * 8);
 };
 
 /// Registers for people, four to a line.

@@ -191,7 +191,7 @@ fn read_nzcv(a: &mut Access<'_, '_>) -> u64 {
 }
 
 fn write_nzcv(a: &mut Access<'_, '_>, value: u64) {
-    a.cpu().nzcv = [31, 30, 29, 28].map(|bit| (value >> bit & 1) as u8);
+    a.cpu().nzcv = [31, 30, 29, 28].map(|bit| value >> bit & 1);
 }
 
 /// SP_EL0 exists while another stack pointer is in use.

@@ -9,7 +9,8 @@ use crate::{
 use isomer_ir::{
     Block, Guest, LinkHint, Op, Terminal, Type,
     guest::lift_block,
-    text,
+    op::Cond,
+    passes, text,
     types::{Align, Endian, MemFlags, Order},
     verify::verify,
 };
@@ -110,11 +111,21 @@ fn the_zero_register_reads_as_zero_and_is_not_written() {
 }
 
 #[test]
-fn carry_is_no_borrow() {
-    // subs x0, x1, x2
-    let ops = ops(&lift(&[0xeb02_0020]));
-    assert!(ops.contains("SubBorrow"), "{ops}");
-    assert!(ops.contains("Binary { op: Xor, ty: I8"), "{ops}");
+fn flags_are_comparisons() {
+    // subs x0, x1, x2: carry is no borrow.
+    let subs = ops(&lift(&[0xeb02_0020]));
+    assert!(subs.contains("Compare { cond: GeU, ty: I64, a: v0, b: v1 }"), "{subs}");
+    // cmp w0, w1; b.gt: one comparison.
+    let mut block = lift(&[0x6b01_001f, 0x5400_008c]);
+    passes::optimize_for::<Aarch64>(&mut block);
+    let Terminal::Branch { c, .. } = block.terminal else {
+        panic!("{:?}", block.terminal);
+    };
+    let condition = block.insts.iter().rfind(|inst| matches!(inst.op, Op::Compare { .. }));
+    let condition = condition.filter(|inst| inst.first == c).map(|inst| inst.op);
+    assert!(matches!(condition, Some(Op::Compare { cond: Cond::LtS, ty: Type::I32, .. })), "{condition:?}");
+    // adcs takes the flag.
+    assert!(ops(&lift(&[0xba02_0020])).contains("AddCarry"));
 }
 
 #[test]

@@ -209,7 +209,7 @@ impl State {
 
     fn cpu(&self) -> Cpu {
         let mut cpu = Cpu { x: self.x, sp: self.sp, ..Cpu::default() };
-        cpu.nzcv = std::array::from_fn(|bit| (self.nzcv >> (3 - bit) & 1) as u8);
+        cpu.nzcv = std::array::from_fn(|bit| self.nzcv >> (3 - bit) & 1);
         cpu.el = 0;
         cpu.header.pc = BODY;
         // Both halves of 48-bit addresses; the lower one's top byte is ignored, as Linux has it.
@@ -255,7 +255,7 @@ fn run(code: &[u32], before: &State, interpret: bool) -> State {
             _ => {}
         }
     }
-    let nzcv = cpu.nzcv.iter().fold(0, |nzcv, &bit| nzcv << 1 | u64::from(bit));
+    let nzcv = cpu.nzcv.iter().fold(0, |nzcv, &bit| nzcv << 1 | bit);
     State { x: cpu.x, sp: cpu.sp, nzcv, memory: memory.changes(), outcome }
 }
 

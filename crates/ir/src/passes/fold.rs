@@ -218,7 +218,10 @@ impl Code {
                 (Some(a), None) => Folded::Op(Op::Binary { op: AndNot, ty, a: b, b: a }),
                 (None, None) => Kept,
             },
-            AndNot => inverted(b).map_or(Kept, |b| Folded::Op(Op::Binary { op: And, ty, a, b })),
+            AndNot => match inverted(b) {
+                Some(b) => Folded::Op(Op::Binary { op: And, ty, a, b }),
+                None => self.fold_greater(a, b),
+            },
             // Amounts are taken modulo the width anyway.
             _ if shifts(op) => match *self.def(b).0 {
                 Op::Binary { op: And, a: amount, b: mask, .. } => {
@@ -249,7 +252,10 @@ impl Code {
             (None, Some(0)) if cond == Cond::LtU => konst(Type::I8, 0),
             (None, Some(0)) if cond == Cond::GeU => konst(Type::I8, 1),
             (None, Some(y)) if equal => self.fold_equal_konst(cond, a, y),
-            (None, None) if cond == Cond::Ne && ty == Type::I8 => self.fold_signed_less(a, b),
+            (None, None) if equal && ty == Type::I8 => match self.fold_equal_xor(cond, a, b) {
+                Kept if cond == Cond::Ne => self.fold_signed_less(a, b),
+                folded => folded,
+            },
             _ => Kept,
         }
     }
@@ -272,6 +278,37 @@ impl Code {
             (&Op::SubBorrow { ty, a, b, borrow }, 0) if y == 0 && self.konst(borrow) == Some(0) => {
                 Folded::Op(Op::Compare { cond, ty, a, b })
             }
+            _ => Kept,
+        }
+    }
+
+    /// Greater or equal, and not equal, is greater (A64 HI and GT).
+    fn fold_greater(&self, a: Value, b: Value) -> Folded {
+        let (Some((cond, ty, x, y)), Some((Cond::Eq, _, p, q))) = (self.comparison(a), self.comparison(b))
+        else {
+            return Kept;
+        };
+        let cond = match cond {
+            Cond::GeU => Cond::LtU,
+            Cond::GeS => Cond::LtS,
+            _ => return Kept,
+        };
+        if (x, y) == (p, q) { Folded::Op(Op::Compare { cond, ty, a: y, b: x }) } else { Kept }
+    }
+
+    /// Of truth values, `a == (c ^ a)` is not c (overflow made from less and sign: A64 GE).
+    fn fold_equal_xor(&self, cond: Cond, a: Value, b: Value) -> Folded {
+        let rest = |sum: Value, part: Value| match *self.def(sum).0 {
+            Op::Binary { op: BinOp::Xor, a, b, .. } if a == part => Some(b),
+            Op::Binary { op: BinOp::Xor, a, b, .. } if b == part => Some(a),
+            _ => None,
+        };
+        let Some(truth) = rest(b, a).or_else(|| rest(a, b)).filter(|&v| self.boolean(v).is_some()) else {
+            return Kept;
+        };
+        match (cond, self.comparison(truth)) {
+            (Cond::Ne, _) => Folded::Value(truth),
+            (_, Some((cond, ty, a, b))) => Folded::Op(Op::Compare { cond: cond.inverse(), ty, a, b }),
             _ => Kept,
         }
     }

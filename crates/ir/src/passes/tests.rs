@@ -242,6 +242,37 @@ fn unread_flags_cost_nothing() {
     );
 }
 
+/// Flags of a comparison as A64 has them, the overflow made from hot operations, and the conditions over them.
+#[test]
+fn conditions_over_flags_are_comparisons() {
+    let comparison = |name: &str| {
+        let mut b = builder();
+        let (x1, x2) = (b.get(slot("x1")), b.get(slot("x2")));
+        let difference = b.sub(x1, x2);
+        let nothing = b.iconst(Type::I64, 0);
+        let n = b.compare(Cond::LtS, difference, nothing);
+        let z = b.compare(Cond::Eq, difference, nothing);
+        let c = b.compare(Cond::GeU, x1, x2);
+        let less = b.compare(Cond::LtS, x1, x2);
+        let v = b.xor(less, n);
+        let ge = b.compare(Cond::Eq, n, v);
+        let holds = match name {
+            "hi" => b.bin(BinOp::AndNot, c, z),
+            "ge" => ge,
+            "lt" => b.compare(Cond::Ne, v, n),
+            _ => b.bin(BinOp::AndNot, ge, z),
+        };
+        b.set(slot("cf"), holds);
+        left(b)[2]
+    };
+    let (a, b) = (Value(0), Value(1));
+    let compare = |cond, a, b| Op::Compare { cond, ty: Type::I64, a, b };
+    assert_eq!(comparison("hi"), compare(Cond::LtU, b, a));
+    assert_eq!(comparison("ge"), compare(Cond::GeS, a, b));
+    assert_eq!(comparison("lt"), compare(Cond::LtS, a, b));
+    assert_eq!(comparison("gt"), compare(Cond::LtS, b, a));
+}
+
 #[test]
 fn a_branch_on_a_set_instruction_compares_at_once() {
     let mut b = builder();

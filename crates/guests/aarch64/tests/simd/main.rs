@@ -166,7 +166,7 @@ impl State {
     fn cpu(&self, fpcr: u32) -> Cpu {
         let mut cpu = Cpu { x: self.x, fpcr, ..Cpu::default() };
         cpu.v = self.v.map(|v| [v as u64, (v >> 64) as u64]);
-        cpu.nzcv = std::array::from_fn(|bit| (self.nzcv >> (3 - bit) & 1) as u8);
+        cpu.nzcv = std::array::from_fn(|bit| self.nzcv >> (3 - bit) & 1);
         cpu.el = 1;
         // Floating point is enabled, and so is the MMU: without it memory is Device, which must be aligned.
         cpu.sys.cpacr = 3 << 20;
@@ -206,7 +206,7 @@ fn run(insn: u32, fpcr: u32, before: &State, interpret: bool) -> State {
     State {
         x: cpu.x,
         v: cpu.v.map(|[low, high]| u128::from(low) | u128::from(high) << 64),
-        nzcv: cpu.nzcv.iter().fold(0, |nzcv, &bit| nzcv << 1 | u64::from(bit)),
+        nzcv: cpu.nzcv.iter().fold(0, |nzcv, &bit| nzcv << 1 | bit),
         fpsr: fpsr(&cpu),
         memory: memory.changes(),
     }
