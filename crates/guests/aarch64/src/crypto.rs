@@ -54,36 +54,34 @@ pub(crate) fn aesd(v: &mut Vector) -> u128 {
     u128::from_le_bytes(std::array::from_fn(|i| INVERSE_SBOX[usize::from(state[i * 13 % 16])]))
 }
 
-/// Each column times a circulant matrix, of which `row` is the first row; `times(k, byte)` multiplies by its k-th entry.
-fn mix(state: u128, times: impl Fn(usize, u8) -> u8) -> u128 {
-    let state = state.to_le_bytes();
-    u128::from_le_bytes(std::array::from_fn(|i| {
-        let column = i & !3;
-        (0..4).fold(0, |sum, k| sum ^ times(k, state[column + (i + k) % 4]))
+/// [`double`] of every byte of a column.
+fn double_column(column: u32) -> u32 {
+    (column & 0x7f7f_7f7f) << 1 ^ (column >> 7 & 0x0101_0101) * 0x1b
+}
+
+/// Each column times a circulant matrix: `row(column)` gives it times each entry of the matrix's first row.
+fn mix(state: u128, row: fn(u32) -> [u32; 4]) -> u128 {
+    from_words(words(state).map(|column| {
+        let [a, b, c, d] = row(column);
+        a ^ b.rotate_right(8) ^ c.rotate_right(16) ^ d.rotate_right(24)
     }))
 }
 
 /// AESMC: MixColumns.
 pub(crate) fn aesmc(v: &mut Vector) -> u128 {
-    mix(v.n, |k, byte| match k {
-        0 => double(byte),
-        1 => double(byte) ^ byte,
-        _ => byte,
+    mix(v.n, |by_1| {
+        let by_2 = double_column(by_1);
+        [by_2, by_2 ^ by_1, by_1, by_1]
     })
 }
 
 /// AESIMC: InvMixColumns.
 pub(crate) fn aesimc(v: &mut Vector) -> u128 {
-    mix(v.n, |k, byte| {
-        let by_2 = double(byte);
-        let by_4 = double(by_2);
-        let by_8 = double(by_4);
-        match k {
-            0 => by_8 ^ by_4 ^ by_2,
-            1 => by_8 ^ by_2 ^ byte,
-            2 => by_8 ^ by_4 ^ byte,
-            _ => by_8 ^ byte,
-        }
+    mix(v.n, |by_1| {
+        let by_2 = double_column(by_1);
+        let by_4 = double_column(by_2);
+        let by_8 = double_column(by_4);
+        [by_8 ^ by_4 ^ by_2, by_8 ^ by_2 ^ by_1, by_8 ^ by_4 ^ by_1, by_8 ^ by_1]
     })
 }
 

@@ -5,11 +5,12 @@ use crate::{
     lift::Lift,
     lift_mem::Base,
     operands::{Indexed, Literal, Pair, Scaled, Unscaled},
+    regs::slot,
     vreg::{Simd, lane_of},
 };
 use isomer_ir::{
-    Type, Value,
-    types::{Endian, Lane},
+    Slot, Type, Value,
+    types::{Endian, Lane, Order},
 };
 
 impl Lift<'_> {
@@ -105,6 +106,47 @@ pub(crate) fn store_pair(l: &mut Lift<'_>, o: Pair, ty: Type, base: Base) {
     l.store_register(o.rt, ty, addr);
     l.store_register(o.rt2, ty, second);
     l.write_back(o.rn, offset, moved);
+}
+
+// --- acquire and release (FEAT_LRCPC3)
+
+/// LDAPUR.
+pub(crate) fn load_acquire(l: &mut Lift<'_>, o: Unscaled, ty: Type) {
+    let base = l.base(o.rn);
+    let addr = l.address(base, o.imm);
+    let flags = l.ordered_at(addr, ty.bytes(), Order::Acquire, false);
+    let value = l.b.load(ty, ty, false, addr, flags);
+    l.set_register(o.rt, value);
+}
+
+/// STLUR.
+pub(crate) fn store_release(l: &mut Lift<'_>, o: Unscaled, ty: Type) {
+    let base = l.base(o.rn);
+    let addr = l.address(base, o.imm);
+    let flags = l.ordered_at(addr, ty.bytes(), Order::Release, true);
+    let value = l.register(o.rt, ty);
+    l.b.store(ty, addr, value, flags);
+}
+
+/// LDAP1: a doubleword lane, by Q the upper one.
+pub(crate) fn load_acquire_lane(l: &mut Lift<'_>, o: Simd) {
+    let addr = l.base(o.rn());
+    let flags = l.ordered_at(addr, 8, Order::Acquire, false);
+    let value = l.b.load(Type::I64, Type::I64, false, addr, flags);
+    l.b.set(doubleword(o), value);
+}
+
+/// STL1.
+pub(crate) fn store_release_lane(l: &mut Lift<'_>, o: Simd) {
+    let addr = l.base(o.rn());
+    let flags = l.ordered_at(addr, 8, Order::Release, true);
+    let value = l.b.get(doubleword(o));
+    l.b.store(Type::I64, addr, value, flags);
+}
+
+/// The half of Vt that Q names.
+fn doubleword(o: Simd) -> Slot {
+    if o.q() { slot::d_high(o.rd()) } else { slot::d(o.rd()) }
 }
 
 // --- structures

@@ -4,9 +4,14 @@
 use crate::{
     lift::Lift,
     lift_simd::absolute_difference,
+    regs::slot,
     vreg::{Simd, wider},
 };
-use isomer_ir::{Value, op::VecBinOp, types::Lane};
+use isomer_ir::{
+    Value,
+    op::{BinOp, VecBinOp},
+    types::Lane,
+};
 
 /// SADDL, UADDL, SSUBL, USUBL.
 pub(crate) fn long(l: &mut Lift<'_>, o: Simd, op: VecBinOp) {
@@ -78,6 +83,16 @@ fn product_long(l: &mut Lift<'_>, o: Simd, accumulate: Option<VecBinOp>, m: Valu
         result = l.b.vec_bin(op, o.wide(), d, result);
     }
     l.set_v(o.rd(), result);
+}
+
+/// PMULL, PMULL2 of doublewords (FEAT_PMULL).
+pub(crate) fn multiply_polynomial(l: &mut Lift<'_>, o: Simd) {
+    let half = if o.q() { slot::d_high } else { slot::d };
+    let (n, m) = (l.b.get(half(o.rn())), l.b.get(half(o.rm())));
+    let low = l.b.bin(BinOp::ClMul, n, m);
+    let high = l.b.bin(BinOp::ClMulHi, n, m);
+    l.b.set(slot::d(o.rd()), low);
+    l.b.set(slot::d_high(o.rd()), high);
 }
 
 /// SHLL: widened, and shifted left by the width of the narrow lane.

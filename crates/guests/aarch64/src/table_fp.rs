@@ -21,7 +21,7 @@ use isomer_ir::{
 
 /// Every row of an instruction that floating-point access controls apply to.
 pub(crate) fn tables() -> impl Iterator<Item = &'static Insn> {
-    let own: [&[Insn]; 6] = [SCALAR, INTEGER, LITERALS, SINGLES, PAIRS, STRUCTURES];
+    let own: [&[Insn]; 7] = [SCALAR, INTEGER, LITERALS, SINGLES, PAIRS, ORDERED, STRUCTURES];
     table_simd::TABLES.iter().chain(table_simd_fp::TABLES).copied().flatten().chain(own.into_iter().flatten())
 }
 
@@ -211,6 +211,23 @@ pairs! {
     "01" "Dt" "Dt2" "3" I64;
     "10" "Qt" "Qt2" "4" V128;
 }
+
+/// Acquire and release.
+#[rustfmt::skip]
+static ORDERED: &[Insn] = &[
+    row!("stlur",  "00 011101 00 0 imm9 10 Rn Rt", F::LRCPC3, "{Bt}, [{Xnsp}{off9}]", mem::store_release, Type::I8),
+    row!("ldapur", "00 011101 01 0 imm9 10 Rn Rt", F::LRCPC3, "{Bt}, [{Xnsp}{off9}]", mem::load_acquire, Type::I8),
+    row!("stlur",  "01 011101 00 0 imm9 10 Rn Rt", F::LRCPC3, "{Ht}, [{Xnsp}{off9}]", mem::store_release, Type::I16),
+    row!("ldapur", "01 011101 01 0 imm9 10 Rn Rt", F::LRCPC3, "{Ht}, [{Xnsp}{off9}]", mem::load_acquire, Type::I16),
+    row!("stlur",  "10 011101 00 0 imm9 10 Rn Rt", F::LRCPC3, "{St}, [{Xnsp}{off9}]", mem::store_release, Type::I32),
+    row!("ldapur", "10 011101 01 0 imm9 10 Rn Rt", F::LRCPC3, "{St}, [{Xnsp}{off9}]", mem::load_acquire, Type::I32),
+    row!("stlur",  "11 011101 00 0 imm9 10 Rn Rt", F::LRCPC3, "{Dt}, [{Xnsp}{off9}]", mem::store_release, Type::I64),
+    row!("ldapur", "11 011101 01 0 imm9 10 Rn Rt", F::LRCPC3, "{Dt}, [{Xnsp}{off9}]", mem::load_acquire, Type::I64),
+    row!("stlur",  "00 011101 10 0 imm9 10 Rn Rt", F::LRCPC3, "{Qt}, [{Xnsp}{off9}]", mem::store_release, Type::V128),
+    row!("ldapur", "00 011101 11 0 imm9 10 Rn Rt", F::LRCPC3, "{Qt}, [{Xnsp}{off9}]", mem::load_acquire, Type::V128),
+    row!("stl1",   "0 Q 0011010 0 0 00001 100 0 01 Rn Rt", F::LRCPC3, "{element.1}, [{Xnsp}]", mem::store_release_lane),
+    row!("ldap1",  "0 Q 0011010 1 0 00001 100 0 01 Rn Rt", F::LRCPC3, "{element.1}, [{Xnsp}]", mem::load_acquire_lane),
+];
 
 /// Structures of several elements need lanes to interleave: no vector of one doubleword.
 fn interleaves(insn: u32) -> bool {

@@ -52,11 +52,6 @@ fn across(insn: u32) -> bool {
     Field::vsize.of(insn) < 2 || insn >> 30 & 1 != 0 && Field::vsize.of(insn) == 2
 }
 
-/// Bytes, or doublewords.
-fn bd(insn: u32) -> bool {
-    matches!(Field::vsize.of(insn), 0 | 3)
-}
-
 /// As [`no_1d`] for shifts by immediates; with immh 0 it is another class.
 pub(crate) fn shift_lanes(insn: u32) -> bool {
     Field::immh.of(insn) != 0 && (insn >> 30 & 1 != 0 || Field::immh.of(insn) < 8)
@@ -393,7 +388,7 @@ static DIFFERENT: &[Insn] = &[
     different!("sqdmlsl{2}", "0", "1011", LONG, hs,  simd::helper, H::MultiplyLong),
     different!("sqdmull{2}", "0", "1101", LONG, hs,  simd::helper, H::MultiplyLong),
     row!("pmull{2}", "0 Q 0 01110 00 1 Rm 1110 00 Rn Rd", BASE, LONG, simd::helper, H::Pmull),
-    row!("pmull{2}", "0 Q 0 01110 11 1 Rm 1110 00 Rn Rd", F::PMULL, LONG, simd::helper, H::Pmull).when(bd),
+    row!("pmull{2}", "0 Q 0 01110 11 1 Rm 1110 00 Rn Rd", F::PMULL, LONG, wide::multiply_polynomial),
     row!("sqdmlal", "01 0 11110 vsize 1 Rm 1001 00 Rn Rd", BASE, "{ZWd}, {Zn}, {Zm}", simd::helper, H::MultiplyLong).when(hs),
     row!("sqdmlsl", "01 0 11110 vsize 1 Rm 1011 00 Rn Rd", BASE, "{ZWd}, {Zn}, {Zm}", simd::helper, H::MultiplyLong).when(hs),
     row!("sqdmull", "01 0 11110 vsize 1 Rm 1101 00 Rn Rd", BASE, "{ZWd}, {Zn}, {Zm}", simd::helper, H::MultiplyLong).when(hs),

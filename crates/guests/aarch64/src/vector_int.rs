@@ -150,26 +150,17 @@ pub(crate) fn multiply_doubling_long(v: &mut Vector) -> u128 {
 
 /// PMUL: low half of the polynomial product of bytes.
 pub(crate) fn multiply_polynomial(v: &mut Vector) -> u128 {
-    v.map(8, |_, [n, m, _]| carryless(n, m) as u64)
+    v.map(8, |_, [n, m, _]| carryless(n, m))
 }
 
-/// PMULL, PMULL2: bytes to halfwords, or doublewords to 128 bits (FEAT_PMULL).
+/// PMULL, PMULL2: bytes to halfwords.
 pub(crate) fn multiply_polynomial_long(v: &mut Vector) -> u128 {
-    if v.size_bits() == 64 {
-        let half = u32::from(v.q());
-        return carryless(lane(v.n, 64, half), lane(v.m, 64, half));
-    }
-    v.widen(8, |_, [n, m, _]| carryless(n, m) as u64)
+    v.widen(8, |_, [n, m, _]| carryless(n, m))
 }
 
-/// The product over GF(2).
-fn carryless(a: u64, b: u64) -> u128 {
-    let (mut product, mut rest) = (0u128, b);
-    while rest != 0 {
-        product ^= u128::from(a) << rest.trailing_zeros();
-        rest &= rest - 1;
-    }
-    product
+/// The product over GF(2) of two bytes.
+fn carryless(a: u64, b: u64) -> u64 {
+    (0..8).filter(|i| b >> i & 1 != 0).fold(0, |product, i| product ^ a << i)
 }
 
 /// SDOT, UDOT, USDOT, SUDOT: sums of four products of bytes; by element too.
