@@ -44,6 +44,13 @@ const fn input(seed: u64, n: u64) -> u64 {
     }
 }
 
+/// A CPU that has every feature the tables know.
+fn everything() -> Aarch64 {
+    let mut guest = Aarch64::max();
+    guest.features = Features::all();
+    guest
+}
+
 /// The window's memory, and nothing else.
 struct Memory {
     words: Vec<u128>,
@@ -220,7 +227,7 @@ impl State {
 
 /// Runs a sequence at EL0 until it leaves.
 fn run(code: &[u32], before: &State, interpret: bool) -> State {
-    let mut memory = Memory::new(Aarch64::max());
+    let mut memory = Memory::new(everything());
     let mut cpu = before.cpu();
     let bytes: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
     let end = BODY + bytes.len() as u64;
@@ -291,10 +298,40 @@ fn the_interpreter_agrees_with_qemu() {
     compare_with_qemu(true);
 }
 
+/// FEAT_CSSC and FEAT_LRCPC3, which that QEMU has not: by the manual.
+#[test]
+fn newer_instructions_do_what_the_manual_says() {
+    let at = WINDOW + 0x40;
+    let given = State { x: std::array::from_fn(|n| n as u64), ..State::default() };
+    let check = |insn: u32, x: &[(usize, u64)], changed: &[(usize, u64)], memory: &[(u64, u64)]| {
+        let mut before = given.clone();
+        x.iter().for_each(|&(n, value)| before.x[n] = value);
+        let mut after = State { memory: memory.to_vec(), ..before.clone() };
+        changed.iter().for_each(|&(n, value)| after.x[n] = value);
+        for interpret in [false, true] {
+            assert_eq!(run(&[insn], &before, interpret), after, "{insn:08x}");
+        }
+    };
+    let minimum = 1 << 63;
+    check(0xdac0_2020, &[(1, -5i64 as u64)], &[(0, 5)], &[]); // abs x0, x1
+    check(0xdac0_2020, &[(1, minimum)], &[(0, minimum)], &[]);
+    check(0x5ac0_2020, &[(1, 0xffff_fff0)], &[(0, 16)], &[]); // abs w0, w1
+    check(0xdac0_1c20, &[(1, 0xff00_0000_0000_0001)], &[(0, 9)], &[]); // cnt x0, x1
+    check(0x5ac0_1820, &[(1, 1 << 40)], &[(0, 32)], &[]); // ctz w0, w1
+    check(0x9ac2_6020, &[(1, u64::MAX), (2, 1)], &[(0, 1)], &[]); // smax x0, x1, x2
+    check(0x9ac2_6420, &[(1, u64::MAX), (2, 1)], &[(0, u64::MAX)], &[]); // umax x0, x1, x2
+    check(0x91cb_fc20, &[(1, 7)], &[(0, u64::MAX)], &[]); // smin x0, x1, #-1
+    check(0x11c7_2020, &[(1, 7)], &[(0, 200)], &[]); // umax w0, w1, #200
+    // ldiapp x0, x1, [x2], #16; stilp x0, x1, [x2, #-16]!; ldapr x0, [x2], #8; stlr w0, [x2, #-4]!
+    check(0xd941_0840, &[(2, at)], &[(0, mix(at)), (1, mix(at + 8)), (2, at + 16)], &[]);
+    check(0xd901_0840, &[(2, at + 16)], &[(2, at)], &[(at, 0), (at + 8, 1)]);
+    check(0xd9c0_0840, &[(2, at)], &[(0, mix(at)), (2, at + 8)], &[]);
+    check(0x9980_0840, &[(0, 0), (2, at + 4)], &[(0, 0), (2, at)], &[(at, mix(at) & !0xffff_ffff)]);
+}
+
 #[test]
 fn assembly_is_objdumps() {
-    let mut guest = Aarch64::max();
-    guest.features = Features::all();
+    let guest = everything();
     let mut compared = 0;
     for (number, line) in lines(include_str!("integer-objdump.txt")).enumerate() {
         let (word, expected) = line.split_once(' ').expect("an encoding and its text");
