@@ -56,7 +56,7 @@ pub(crate) fn aesd(v: &mut Vector) -> u128 {
 
 /// [`double`] of every byte of a column.
 fn double_column(column: u32) -> u32 {
-    (column & 0x7f7f_7f7f) << 1 ^ (column >> 7 & 0x0101_0101) * 0x1b
+    ((column & 0x7f7f_7f7f) << 1) ^ ((column >> 7 & 0x0101_0101) * 0x1b)
 }
 
 /// Each column times a circulant matrix: `row(column)` gives it times each entry of the matrix's first row.

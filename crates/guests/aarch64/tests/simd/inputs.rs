@@ -1,9 +1,9 @@
 //! What registers and memory hold before a recorded instruction: numbers that matter to vectors, from a seed.
 
 /// The memory that recorded instructions access.
-pub const WINDOW: u64 = 0x1000_0000;
+pub(crate) const WINDOW: u64 = 0x1000_0000;
 /// Its size in bytes.
-pub const SIZE: usize = 0x4_0000;
+pub(crate) const SIZE: usize = 0x4_0000;
 
 /// The generator of inputs (SplitMix64's finalizer).
 const fn mix(seed: u64) -> u64 {
@@ -44,7 +44,7 @@ fn lane(random: u64, bits: u32) -> u64 {
 }
 
 /// What Vn holds.
-pub fn vector(seed: u64, n: u64) -> u128 {
+pub(crate) fn vector(seed: u64, n: u64) -> u128 {
     let start = mix(seed << 16 | n);
     let bits = [8, 16, 16, 32, 32, 64, 64, 64][(start & 7) as usize];
     (0..128 / bits).fold(0, |v, i| {
@@ -54,7 +54,7 @@ pub fn vector(seed: u64, n: u64) -> u128 {
 }
 
 /// What Xn holds; small numbers before a memory access, where it may be an offset.
-pub fn general(seed: u64, n: u64, memory: bool) -> u64 {
+pub(crate) fn general(seed: u64, n: u64, memory: bool) -> u64 {
     let random = mix(seed << 16 | 1 << 8 | n);
     match random & 3 {
         _ if memory => random >> 32 & 0x1ff,
@@ -66,7 +66,7 @@ pub fn general(seed: u64, n: u64, memory: bool) -> u64 {
 }
 
 /// What the window holds, a doubleword each.
-pub fn memory() -> Vec<u64> {
+pub(crate) fn memory() -> Vec<u64> {
     let mut state = 12_345u64;
     let word = |_| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
