@@ -3,7 +3,7 @@
 
 use isomer_core::{Gpa, GuestMemory};
 use isomer_fuzz::{input::Input, seeds};
-use isomer_machine::loader::{Firmware, Kernel, LoadError, Loaded, RISCV64, Span};
+use isomer_machine::loader::{AARCH64, Firmware, Kernel, LoadError, Loaded, RISCV64, Span};
 use libfuzzer_sys::fuzz_target;
 
 const RAM: Gpa = Gpa(0x8000_0000);
@@ -16,9 +16,10 @@ fuzz_target!(
         let (options, floor) = (input.u8(), RAM.0 + (u64::from(input.u8()) << 12));
         let bytes = input.rest();
         let memory = GuestMemory::new(&[(Gpa(0x1000), 0xf000), (RAM, RAM_BYTES)]).expect("the host has 8 MiB");
+        let formats = if options & 4 != 0 { &AARCH64 } else { &RISCV64 };
         let loaded = match options & 1 {
-            0 => Kernel::load(&RISCV64, bytes, &memory, Gpa(floor), options & 2 != 0),
-            _ => Firmware::load(&RISCV64, bytes, &memory, Gpa(floor)),
+            0 => Kernel::load(formats, bytes, &memory, Gpa(floor), options & 2 != 0),
+            _ => Firmware::load(formats, bytes, &memory, Gpa(floor)),
         };
         check(&loaded);
     }

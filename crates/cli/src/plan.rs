@@ -86,6 +86,7 @@ pub(crate) fn spec(args: &RunArgs) -> Result<Spec, PlanError> {
         command,
         disks,
         transport: args.transport.into(),
+        board: args.board.unwrap_or_default(),
         engine,
         trace: args.trace.unwrap_or_default(),
     })

@@ -1,7 +1,7 @@
 //! Values users type: sizes, times, disks, trace categories. Errors say what would have been right.
 
 use isomer_engine::Trace;
-use isomer_machine::DiskSpec;
+use isomer_machine::{BoardOptions, DiskSpec, GicVersion};
 use std::{path::PathBuf, time::Duration};
 
 /// Binary units, whatever the spelling: `M`, `MB` and `MiB` are the same.
@@ -108,6 +108,20 @@ fn split_commas(text: &str) -> Vec<String> {
     words
 }
 
+/// Options of `--board`.
+pub(crate) fn board(text: &str) -> Result<BoardOptions, String> {
+    let mut board = BoardOptions::default();
+    for word in text.split(',') {
+        match word {
+            "gic=2" => board.gic = GicVersion::V2,
+            "gic=3" => board.gic = GicVersion::V3,
+            "el2" => board.el2 = true,
+            _ => return Err(format!("`{word}` is not an option of a board: use gic=2, gic=3 or el2")),
+        }
+    }
+    Ok(board)
+}
+
 /// Categories of `--trace`.
 pub(crate) fn trace(text: &str) -> Result<Trace, String> {
     let trace: Trace =
@@ -176,6 +190,14 @@ mod tests {
         ] {
             assert!(disk(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn boards() {
+        let board = |text| super::board(text).map(|board| (board.gic, board.el2));
+        assert_eq!(board("gic=2,el2"), Ok((GicVersion::V2, true)));
+        assert_eq!(board("gic=3"), Ok((GicVersion::V3, false)));
+        assert!(board("").is_err() && board("gic").is_err() && board("el3").is_err());
     }
 
     #[test]

@@ -12,4 +12,4 @@ pub mod spec;
 
 pub use error::MachineError;
 pub use lifecycle::{Host, Machine, Outcome};
-pub use spec::{Arch, Boot, Console, DiskSpec, EngineChoice, Spec, Transport};
+pub use spec::{Arch, BoardOptions, Boot, Console, DiskSpec, EngineChoice, GicVersion, Spec, Transport};

@@ -97,6 +97,8 @@ pub struct Parts {
     pub resize: Option<Box<dyn Fn(u16, u16) + Send + Sync>>,
     /// The guest runs one command and tells its exit code.
     pub runs_command: bool,
+    /// Presses the power button, where the board has one.
+    pub power_button: Option<Box<dyn Fn() + Send + Sync>>,
     /// The timer thread.
     pub timers: Arc<Timers>,
     /// The memory bus.
@@ -169,12 +171,19 @@ impl Machine {
         }
     }
 
+    /// Presses the power button, upon which a guest shuts down if it cares to. `false`: the board has none.
+    pub fn press_power_button(&self) -> bool {
+        let button = self.parts.power_button.as_ref();
+        button.map(|press| press()).is_some()
+    }
+
     /// Starts the vCPU threads.
     pub fn start(&mut self) -> Result<(), MachineError> {
         self.parts.control.set_control(Control::Run);
         for (index, mut vcpu) in std::mem::take(&mut self.parts.vcpus).into_iter().enumerate() {
             let events = self.sender.clone();
             let body = move || {
+                isomer_core::initiator::set_vcpu(index);
                 if let Exit::Wedged { pc, registers, trap } = vcpu.run(None) {
                     let outcome = Outcome::Wedged { cpu: index, pc, trap, registers };
                     let _ = events.send(Event::Wedged(outcome));

@@ -1,7 +1,7 @@
 //! What the user asked for, with a default for everything.
 
 use isomer_devices::backend::ImageFormat;
-use isomer_engine::Trace;
+use isomer_engine::{EngineKind, Trace};
 use std::path::PathBuf;
 
 /// A guest instruction set.
@@ -10,16 +10,19 @@ pub enum Arch {
     /// 64-bit RISC-V.
     #[default]
     Riscv64,
+    /// 64-bit Arm.
+    Aarch64,
 }
 
 impl Arch {
     /// All that can be run.
-    pub const ALL: &'static [Self] = &[Self::Riscv64];
+    pub const ALL: &'static [Self] = &[Self::Riscv64, Self::Aarch64];
 
     /// The name users type, as `uname -m` prints it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Riscv64 => "riscv64",
+            Self::Aarch64 => "aarch64",
         }
     }
 
@@ -41,6 +44,36 @@ pub enum EngineChoice {
     Jit,
     /// The reference engine: slow, the oracle of the others.
     Reference,
+}
+
+impl EngineChoice {
+    /// The engine's own name for it.
+    pub(crate) const fn kind(self) -> EngineKind {
+        match self {
+            Self::Auto | Self::Interp => EngineKind::Interpreter,
+            Self::Jit => EngineKind::Jit,
+            Self::Reference => EngineKind::Reference,
+        }
+    }
+}
+
+/// An Arm board's interrupt controller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GicVersion {
+    /// GICv2 with a frame for messages: at most eight CPUs.
+    V2,
+    /// GICv3 with an interrupt translation service.
+    #[default]
+    V3,
+}
+
+/// What can be chosen about a board. Boards without the part concerned ignore the choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BoardOptions {
+    /// The interrupt controller (aarch64).
+    pub gic: GicVersion,
+    /// CPUs have EL2, so that the guest can be a hypervisor (aarch64).
+    pub el2: bool,
 }
 
 /// How a device is attached.
@@ -113,6 +146,8 @@ pub struct Spec {
     pub disks: Vec<DiskSpec>,
     /// How virtio devices are attached.
     pub transport: Transport,
+    /// What was chosen about the board.
+    pub board: BoardOptions,
     /// Engine.
     pub engine: EngineChoice,
     /// What to trace.
@@ -131,6 +166,7 @@ impl Default for Spec {
             command: None,
             disks: Vec::new(),
             transport: Transport::default(),
+            board: BoardOptions::default(),
             engine: EngineChoice::default(),
             trace: Trace::default(),
         }

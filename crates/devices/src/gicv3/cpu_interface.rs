@@ -132,7 +132,7 @@ impl Core {
         }
     }
 
-    fn deactivate(&mut self, cpu: usize, intid: u32) {
+    pub(super) fn deactivate(&mut self, cpu: usize, intid: u32) {
         if let Some((lines, number)) = self.lines_mut(cpu, intid) {
             lines.active &= !(1 << number);
         }
@@ -180,7 +180,7 @@ impl Core {
             ICC_IGRPEN1_EL1 => u64::from(interface.enabled >> 1),
             // One Security state: the lower bit is the other's and does nothing.
             ICC_IGRPEN1_EL3 => u64::from(interface.enabled & 2),
-            _ => return None,
+            _ => return self.read_virtual_control(cpu, register),
         };
         Some(value)
     }
@@ -209,14 +209,14 @@ impl Core {
             ICC_SGI0R_EL1 => self.send_sgi(cpu, 0, value),
             // There is no other Security state; the system registers stay in use.
             ICC_DIR_EL1 | ICC_ASGI1R_EL1 | ICC_SRE_EL1 | ICC_SRE_EL2 | ICC_SRE_EL3 => {}
-            _ => return false,
+            _ => return self.write_virtual_control(cpu, register, value),
         }
         true
     }
 }
 const _: () = assert!(SGIS == 16);
 
-/// The ICC_* registers of one CPU. Cheap to clone; called by the CPU on its own thread. Which exception levels may use
+/// The ICC_*, ICH_* and ICV_* registers of one CPU. Cheap to clone; called by the CPU on its own thread. Which exception levels may use
 /// which register is the CPU's to check.
 #[derive(Clone)]
 pub struct CpuInterface {
@@ -235,25 +235,36 @@ impl CpuInterface {
         Self { shared, cpu }
     }
 
-    /// Reads a register, numbered as [`sysreg::number`] does; reading ICC_IAR*_EL1 acknowledges. `None`: there is no
-    /// such register here, or it is write-only.
-    pub fn read(&self, register: u16) -> Option<u64> {
+    /// Does `access` for this CPU and drives what follows from it; `None` if there is no such CPU.
+    fn access<T>(&self, access: impl FnOnce(&mut Core, usize) -> T) -> Option<T> {
         let mut core = self.shared.core();
         if self.cpu >= core.cpus.len() {
             return None;
         }
-        let value = core.read_sysreg(self.cpu, register)?;
+        let result = access(&mut core, self.cpu);
         core.update();
-        Some(value)
+        Some(result)
+    }
+
+    /// Reads a register, numbered as [`sysreg::number`] does; reading ICC_IAR*_EL1 acknowledges. `None`: there is no
+    /// such register here, or it is write-only.
+    pub fn read(&self, register: u16) -> Option<u64> {
+        self.access(|core, cpu| core.read_sysreg(cpu, register))?
     }
 
     /// Writes a register; `false`: there is no such register here, or it is read-only.
     pub fn write(&self, register: u16, value: u64) -> bool {
-        let mut core = self.shared.core();
-        if self.cpu >= core.cpus.len() || !core.write_sysreg(self.cpu, register, value) {
-            return false;
-        }
-        core.update();
-        true
+        self.access(|core, cpu| core.write_sysreg(cpu, register, value)).unwrap_or(false)
+    }
+
+    /// Reads an ICV_* register, which has its ICC_* register's number: what a guest reads while `HCR_EL2` sends
+    /// interrupts of that group to the hypervisor.
+    pub fn read_virtual(&self, register: u16) -> Option<u64> {
+        self.access(|core, cpu| core.read_virtual(cpu, register))?
+    }
+
+    /// Writes an ICV_* register.
+    pub fn write_virtual(&self, register: u16, value: u64) -> bool {
+        self.access(|core, cpu| core.write_virtual(cpu, register, value)).unwrap_or(false)
     }
 }

@@ -1,7 +1,8 @@
 //! GICv3 (Arm Generic Interrupt Controller Architecture Specification IHI 0069H): distributor, redistributors with
 //! LPIs, and the CPU interfaces behind the CPUs' ICC_*_EL1 registers. Affinity routing and the system registers
 //! cannot be switched off, and there is one Security state (`GICD_CTLR.DS` is one): group 0 is signalled as FIQ and
-//! group 1 as IRQ.
+//! group 1 as IRQ. The virtual CPU
+//! interface is there for CPUs that have EL2.
 //!
 //! Region 0 of the device is the distributor; region 1 the redistributors, 128 KiB a CPU. The interrupt translation
 //! service is a device of its own, [`its::Its`].
@@ -17,6 +18,7 @@ mod redistributor;
 pub mod sysreg;
 #[cfg(test)]
 mod tests;
+mod virtual_interface;
 
 pub use cpu_interface::CpuInterface;
 
@@ -32,6 +34,7 @@ use isomer_core::{
 use redistributor::Redistributor;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use virtual_interface::{MAINTENANCE, Virtual};
 
 /// Bytes in the distributor's window.
 pub const DISTRIBUTOR_LEN: u64 = 0x1_0000;
@@ -51,14 +54,37 @@ pub struct CpuPort {
     pub irq: IrqLine,
     /// Its FIQ input.
     pub fiq: IrqLine,
+    /// Its virtual IRQ input, where it has EL2.
+    pub virq: IrqLine,
+    /// Its virtual FIQ input.
+    pub vfiq: IrqLine,
+}
+
+/// Numbers of a CPU's interrupt inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuInputs {
+    /// IRQ.
+    pub irq: u32,
+    /// FIQ.
+    pub fiq: u32,
+    /// Virtual IRQ.
+    pub virq: u32,
+    /// Virtual FIQ.
+    pub vfiq: u32,
 }
 
 impl CpuPort {
-    /// CPUs numbered as the `virt` board numbers them, 16 to a cluster; `irq` and `fiq` are the numbers of their inputs.
-    pub fn number(signals: &[Arc<VcpuSignal>], irq: u32, fiq: u32) -> Vec<Self> {
+    /// CPUs numbered as the `virt` board numbers them, 16 to a cluster.
+    pub fn number(signals: &[Arc<VcpuSignal>], inputs: CpuInputs) -> Vec<Self> {
         let ports = (0u32..).zip(signals).map(|(index, signal)| {
             let wire = |line| IrqLine::new(signal.clone(), line);
-            Self { affinity: (index / 16) << 8 | index % 16, irq: wire(irq), fiq: wire(fiq) }
+            Self {
+                affinity: (index / 16) << 8 | index % 16,
+                irq: wire(inputs.irq),
+                fiq: wire(inputs.fiq),
+                virq: wire(inputs.virq),
+                vfiq: wire(inputs.vfiq),
+            }
         });
         ports.collect()
     }
@@ -70,6 +96,7 @@ pub struct Gicv3State {
     distributor: Distributor,
     redistributors: Vec<Redistributor>,
     interfaces: Vec<Interface>,
+    virtuals: Vec<Virtual>,
 }
 
 impl Gicv3State {
@@ -78,6 +105,7 @@ impl Gicv3State {
             distributor: Distributor::new(spis),
             redistributors: vec![Redistributor::default(); cpus],
             interfaces: vec![Interface::default(); cpus],
+            virtuals: vec![Virtual::default(); cpus],
         }
     }
 }
@@ -96,8 +124,8 @@ struct Core {
     cpus: Vec<CpuPort>,
     /// SPIs that go to each CPU, a bit each, by bank (the first is SPI 0's).
     routed: Vec<Vec<u32>>,
-    /// What each CPU's `[FIQ, IRQ]` was last set to; `None` after reset and restore.
-    driven: Vec<Option<[bool; 2]>>,
+    /// What each CPU's `[FIQ, IRQ, virtual FIQ, virtual IRQ]` was last set to; `None` after reset and restore.
+    driven: Vec<Option<[bool; 4]>>,
     memory: GuestMemory,
 }
 
@@ -131,13 +159,17 @@ impl Core {
     /// Drives the CPUs' interrupt inputs.
     fn update(&mut self) {
         for cpu in 0..self.cpus.len() {
+            let maintenance = self.state.virtuals[cpu].needs_maintenance();
+            self.state.redistributors[cpu].lines.set_input(MAINTENANCE, maintenance);
             let signalled = self.highest(cpu).filter(|h| self.state.interfaces[cpu].takes(h));
-            let levels = [0, 1].map(|group| signalled.is_some_and(|h| h.group == group));
+            let [fiq, irq] = [0, 1].map(|group| signalled.is_some_and(|h| h.group == group));
+            let [vfiq, virq] = self.state.virtuals[cpu].outputs();
+            let levels = [fiq, irq, vfiq, virq];
             let driven = self.driven[cpu].replace(levels);
             let port = &self.cpus[cpu];
-            for (line, group) in [(&port.fiq, 0), (&port.irq, 1)] {
-                if driven.is_none_or(|driven| driven[group] != levels[group]) {
-                    line.set(levels[group]);
+            for (n, line) in [&port.fiq, &port.irq, &port.vfiq, &port.virq].into_iter().enumerate() {
+                if driven.is_none_or(|driven| driven[n] != levels[n]) {
+                    line.set(levels[n]);
                 }
             }
         }
@@ -172,6 +204,8 @@ impl Core {
     fn is_possible(&self, state: &Gicv3State) -> bool {
         state.redistributors.len() == self.cpus.len()
             && state.interfaces.len() == self.cpus.len()
+            && state.virtuals.len() == self.cpus.len()
+            && state.virtuals.iter().all(Virtual::is_possible)
             && state.distributor.is_possible(self.state.distributor.banks.len())
             && state.redistributors.iter().all(Redistributor::is_possible)
             && state.interfaces.iter().all(Interface::is_possible)

@@ -55,5 +55,25 @@ pub const ICC_SRE_EL2: u16 = number(3, 4, 12, 9, 5);
 pub const ICC_CTLR_EL3: u16 = number(3, 6, 12, 12, 4);
 /// System register enable, EL3.
 pub const ICC_SRE_EL3: u16 = number(3, 6, 12, 12, 5);
+/// Hypervisor control.
+pub const ICH_HCR_EL2: u16 = number(3, 4, 12, 11, 0);
+/// What the virtual interface has.
+pub const ICH_VTR_EL2: u16 = number(3, 4, 12, 11, 1);
+/// Why the maintenance interrupt is asserted.
+pub const ICH_MISR_EL2: u16 = number(3, 4, 12, 11, 2);
+/// List registers whose interrupts have ended.
+pub const ICH_EISR_EL2: u16 = number(3, 4, 12, 11, 3);
+/// List registers that are free.
+pub const ICH_ELRSR_EL2: u16 = number(3, 4, 12, 11, 5);
+/// The guest's controls.
+pub const ICH_VMCR_EL2: u16 = number(3, 4, 12, 11, 7);
+/// The guest's group 0 active priorities.
+pub const ICH_AP0R0_EL2: u16 = number(3, 4, 12, 8, 0);
+/// The guest's group 1 active priorities.
+pub const ICH_AP1R0_EL2: u16 = number(3, 4, 12, 9, 0);
+/// The first list register; the others follow it.
+pub const ICH_LR0_EL2: u16 = number(3, 4, 12, 12, 0);
+/// The last list register that could be.
+pub const ICH_LR15_EL2: u16 = ICH_LR0_EL2 + 15;
 /// Group 1 enable, EL3.
 pub const ICC_IGRPEN1_EL3: u16 = number(3, 6, 12, 12, 7);

@@ -21,8 +21,11 @@ const COLLECTIONS: u64 = RAM + 0x9_0000;
 const ITT: u64 = RAM + 0xa_0000;
 
 /// CPU inputs.
+const INPUTS: CpuInputs = CpuInputs { irq: 0, fiq: 1, virq: 2, vfiq: 3 };
 const IRQ: u64 = 1;
 const FIQ: u64 = 2;
+const VIRQ: u64 = 4;
+const VFIQ: u64 = 8;
 
 struct Rig {
     gic: Gicv3,
@@ -36,7 +39,7 @@ impl Rig {
     fn new(cpus: usize) -> Self {
         let memory = GuestMemory::new(&[(Gpa(RAM), RAM_LEN)]).unwrap();
         let cpus: Vec<_> = (0..cpus).map(|_| Arc::new(VcpuSignal::default())).collect();
-        let gic = Gicv3::new(CpuPort::number(&cpus, 0, 1), 256, memory.clone());
+        let gic = Gicv3::new(CpuPort::number(&cpus, INPUTS), 256, memory.clone());
         let its = Its::new(&gic, memory.clone(), Gpa(ITS_BASE));
         Self { gic, its, memory, cpus, queued: 0 }
     }
@@ -409,4 +412,83 @@ fn a_snapshot_keeps_pending_lpis() {
     assert!(Device::restore(&mut Rig::new(2).gic, state).is_err(), "another number of CPUs");
     Device::reset(&mut other.gic);
     assert_eq!(Device::save(&other.gic), Device::save(&Rig::new(1).gic));
+}
+
+/// A list register: pending, of group 1, at priority 0xa0.
+fn pending(vintid: u64) -> u64 {
+    1 << 62 | 1 << 60 | 0xa0 << 48 | vintid
+}
+
+/// A hypervisor on one CPU whose guest has group 1 on and its priority mask open.
+fn hypervisor() -> Rig {
+    let rig = Rig::linux(1);
+    rig.write(0, ICH_HCR_EL2, 1);
+    let guest = rig.gic.cpu_interface(0);
+    assert!(guest.write_virtual(ICC_PMR_EL1, 0xf0) && guest.write_virtual(ICC_IGRPEN1_EL1, 1));
+    rig
+}
+
+#[test]
+fn a_guest_handles_what_its_hypervisor_lists() {
+    let rig = hypervisor();
+    let guest = rig.gic.cpu_interface(0);
+    assert_eq!(rig.read(0, ICH_VTR_EL2) & 0x1f, 3);
+    rig.write(0, ICH_LR0_EL2 + 2, pending(40));
+    rig.write(0, ICH_LR0_EL2 + 1, pending(41) & !(0xff << 48) | 0xb0 << 48);
+    assert_eq!((rig.lines()[0], rig.read(0, ICH_ELRSR_EL2)), (VIRQ, 0b1001));
+    assert_eq!((guest.read_virtual(ICC_IAR0_EL1), guest.read_virtual(ICC_IAR1_EL1)), (Some(1023), Some(40)));
+    assert_eq!((rig.lines()[0], guest.read_virtual(ICC_RPR_EL1)), (0, Some(0xa0)));
+    assert_eq!(guest.read(ICH_LR0_EL2 + 2).unwrap() >> 62, 2, "active");
+    assert!(guest.write_virtual(ICC_EOIR1_EL1, 40));
+    assert_eq!((guest.read(ICH_LR0_EL2 + 2).unwrap() >> 62, rig.lines()[0]), (0, VIRQ));
+    assert_eq!(guest.read_virtual(ICC_IAR1_EL1), Some(41));
+    // Group 0 is a virtual FIQ.
+    rig.write(0, ICH_LR0_EL2, pending(42) & !(1 << 60 | 0xff << 48));
+    assert_eq!(rig.lines()[0], 0);
+    assert!(guest.write_virtual(ICC_IGRPEN0_EL1, 1));
+    assert_eq!((rig.lines()[0], guest.read_virtual(ICC_HPPIR0_EL1)), (VFIQ, Some(42)));
+    rig.write(0, ICH_HCR_EL2, 0);
+    assert_eq!(rig.lines()[0], 0);
+    assert_eq!((guest.read_virtual(ICC_SGI1R_EL1), guest.write_virtual(ICC_SGI1R_EL1, 0)), (None, false));
+    assert_eq!((guest.read(ICH_LR0_EL2 + 4), guest.write(ICH_LR0_EL2 + 4, 0)), (None, false));
+}
+
+#[test]
+fn a_guest_deactivates_the_hardware_interrupt() {
+    let mut rig = hypervisor();
+    let guest = rig.gic.cpu_interface(0);
+    rig.write(0, ICC_CTLR_EL1, 2);
+    rig.arm(33, 0xa0);
+    rig.gic.spi(1).set(true);
+    assert_eq!(rig.read(0, ICC_IAR1_EL1), 33);
+    rig.write(0, ICC_EOIR1_EL1, 33);
+    rig.write(0, ICH_LR0_EL2, pending(50) | 1 << 61 | 33 << 32);
+    assert_eq!((guest.read_virtual(ICC_IAR1_EL1), rig.lines()[0]), (Some(50), 0));
+    assert!(guest.write_virtual(ICC_EOIR1_EL1, 50));
+    assert_eq!(rig.lines()[0], IRQ, "33 is active no more, and still high");
+}
+
+#[test]
+fn maintenance_is_asked_for() {
+    let mut rig = hypervisor();
+    let guest = rig.gic.cpu_interface(0);
+    rig.redist(0, 0x1_0100, 1 << 25);
+    rig.write(0, ICH_LR0_EL2, pending(40) | 1 << 41);
+    rig.write(0, ICH_LR0_EL2 + 1, pending(41));
+    rig.write(0, ICH_HCR_EL2, 1 | 1 << 1);
+    assert_eq!(rig.lines()[0], VIRQ);
+    assert_eq!(guest.read_virtual(ICC_IAR1_EL1), Some(40));
+    assert!(guest.write_virtual(ICC_EOIR1_EL1, 40));
+    assert_eq!((rig.lines()[0], rig.read(0, ICH_MISR_EL2), rig.read(0, ICH_EISR_EL2)), (IRQ | VIRQ, 3, 1));
+    assert_eq!(rig.read(0, ICC_IAR1_EL1), 25);
+    rig.write(0, ICH_LR0_EL2, 0);
+    rig.write(0, ICH_HCR_EL2, 1 | 1 << 2);
+    assert_eq!(rig.read(0, ICH_MISR_EL2), 0);
+    rig.write(0, ICC_EOIR1_EL1, 25);
+    assert_eq!(rig.lines()[0], VIRQ);
+    // An end without a list register is counted.
+    assert_eq!(guest.read_virtual(ICC_IAR1_EL1), Some(41));
+    rig.write(0, ICH_LR0_EL2 + 1, 0);
+    assert!(guest.write_virtual(ICC_EOIR1_EL1, 41));
+    assert_eq!((rig.read(0, ICH_HCR_EL2) >> 27, rig.lines()[0]), (1, IRQ));
 }

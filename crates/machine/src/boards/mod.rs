@@ -1,6 +1,9 @@
 //! Boards: a memory map and its wiring, one file each. Adding one is that file and a line in [`build`].
 
+pub mod aarch64_virt;
 mod console;
+mod files;
+mod gic;
 pub mod riscv64_virt;
 
 use crate::{
@@ -19,6 +22,7 @@ pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, Ma
     check(spec)?;
     match spec.arch {
         Arch::Riscv64 => riscv64_virt::build(spec, host, events),
+        Arch::Aarch64 => aarch64_virt::build(spec, host, events),
     }
 }
 

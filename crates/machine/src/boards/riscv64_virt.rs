@@ -1,9 +1,12 @@
 //! The `riscv64-virt` board: memory map and devices of QEMU's `virt` machine (`hw/riscv/virt.c`), so that stock
 //! firmware and kernels run.
 
-use super::console::{self, SharedOutput};
+use super::{
+    console::{self, SharedOutput},
+    files::BootFiles,
+};
 use crate::{
-    Boot, Console, EngineChoice, MachineError, Spec, Transport, embedded,
+    Console, MachineError, Spec, Transport,
     fdt::{self, Chosen, FdtBuilder, FdtError},
     firmware::sbi::{self, Sbi},
     lifecycle::{Event, Host, Parts},
@@ -37,12 +40,9 @@ use isomer_devices::{
         rng::VirtioRng,
     },
 };
-use isomer_engine::{EngineKind, Group, Jit, SoftVcpu, Vcpu, VcpuConfig};
+use isomer_engine::{Group, Jit, SoftVcpu, Vcpu, VcpuConfig};
 use isomer_riscv64::Riscv64;
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
-};
+use std::sync::{Arc, Mutex, PoisonError, mpsc::Sender};
 
 /// One row of the memory map.
 struct Window {
@@ -211,7 +211,7 @@ pub fn build(spec: &Spec, mut host: Host, events: Sender<Event>) -> Result<Parts
     bus.map(Gpa(ECAM.base), ECAM.len, 0, pci.clone())?;
     let mut devices: Vec<_> = wiring.placed.into_iter().map(|(name, device, _)| (name, device)).collect();
     devices.push(("pci".to_owned(), pci));
-    Ok(Parts { vcpus, control: group, devices, input, resize, runs_command, timers, bus })
+    Ok(Parts { vcpus, control: group, devices, input, resize, runs_command, power_button: None, timers, bus })
 }
 
 fn shared<D: Device + 'static>(device: D) -> SharedDevice {
@@ -335,11 +335,7 @@ fn boot(
     let power = events.clone();
     let on_power = Box::new(move |event| drop(power.send(Event::Power(event))));
     let sbi = own_firmware.then(|| Sbi::new(memory.clone(), spec.cpus, Box::new(output), on_power));
-    let engine = match spec.engine {
-        EngineChoice::Auto | EngineChoice::Interp => EngineKind::Interpreter,
-        EngineChoice::Jit => EngineKind::Jit,
-        EngineChoice::Reference => EngineKind::Reference,
-    };
+    let engine = spec.engine.kind();
     let jit = Jit::for_engine(engine, guest).map_err(|source| MachineError::Jit { source })?;
     let mut vcpus: Vec<Box<dyn Vcpu>> = Vec::new();
     for index in 0..spec.cpus {
@@ -372,50 +368,6 @@ fn boot(
 
 /// The kernel's place behind the first 2 MiB, which belong to firmware.
 const KERNEL_OFFSET: u64 = 2 << 20;
-
-/// What boots, in memory.
-struct BootFiles {
-    firmware: Option<Vec<u8>>,
-    kernel: Option<Vec<u8>>,
-    initrd: Option<Vec<u8>>,
-    /// The command line, unless the user gave one.
-    append: &'static str,
-}
-
-impl BootFiles {
-    fn read(spec: &Spec) -> Result<Self, MachineError> {
-        match &spec.boot {
-            Boot::Embedded => {
-                let guest = embedded::guest(spec.arch, spec.command.as_deref());
-                let guest = guest
-                    .map_err(|source| MachineError::Host { what: "to unpack the embedded guest", source })?;
-                let guest = guest.ok_or_else(|| MachineError::Spec {
-                    why: format!("there is no embedded guest for {}", spec.arch.name()),
-                    fix: "give a kernel with --kernel".into(),
-                })?;
-                let append = embedded::COMMAND_LINE;
-                Ok(Self { firmware: None, kernel: Some(guest.kernel), initrd: Some(guest.initrd), append })
-            }
-            Boot::Files { kernel, initrd, firmware } => {
-                if kernel.is_none() && firmware.is_none() {
-                    return Err(MachineError::Spec {
-                        why: "there is nothing to boot".into(),
-                        fix: "give a kernel with --kernel, or firmware with --firmware".into(),
-                    });
-                }
-                let read = |what: &'static str, path: &Option<std::path::PathBuf>| {
-                    path.as_ref().map(|path| read_file(what, path)).transpose()
-                };
-                let (firmware, kernel) = (read("firmware", firmware)?, read("kernel", kernel)?);
-                Ok(Self { firmware, kernel, initrd: read("initrd", initrd)?, append: "" })
-            }
-        }
-    }
-}
-
-fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, MachineError> {
-    std::fs::read(path).map_err(|source| MachineError::File { what, path: path.to_owned(), source })
-}
 
 /// Describes the board to the kernel.
 fn device_tree(

@@ -9,6 +9,9 @@ mod power;
 #[cfg(test)]
 mod tests;
 mod trng;
+mod vcpu;
+
+pub use vcpu::{OnPower, Psci, boot_state};
 
 use isomer_core::Gpa;
 use isomer_devices::test_finisher::PowerEvent;
