@@ -1,6 +1,7 @@
 //! Guests that run one row after another: the host types a row's name, the guest runs it between marker lines
 //! (`benches/init` has the protocol). So all machines can be up at once, and a row runs on one after the other.
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,16 +11,22 @@ use super::footprint::Mappings;
 use super::image::{Guest, INIT_LINE};
 use super::machine::Running;
 use super::rows::Row;
-use super::{LIMIT_S, Places, columns};
+use super::{LIMIT_S, Places, columns, host};
 
 /// Seconds before a row counts as hung.
 const ROW_LIMIT_S: u64 = 600;
+/// How often and at what intervals a machine is looked at after a row, and the CPU time in one that counts as quiet.
+const QUIET_LOOKS: u32 = 100;
+const QUIET_INTERVAL: Duration = Duration::from_millis(100);
+const QUIET_CPU: Duration = Duration::from_millis(10);
 
 /// What one run of a row gave.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sample {
     /// User and system time of the emulator's process.
     pub(super) cpu: Duration,
+    /// What the process went on to take until it was quiet: compilers that came too late. Part of no row.
+    pub(super) after: Duration,
     /// The row's checksum or the kernel's version: the same on every machine.
     pub(super) result: String,
 }
@@ -115,7 +122,7 @@ fn booted(command: std::process::Command) -> Result<Sample> {
     let release = version.split(' ').next().unwrap_or_default();
     let cpu = running.wait_for(INIT_LINE)?;
     running.stop()?;
-    Ok(Sample { cpu, result: format!("Linux {release}") })
+    Ok(Sample { cpu, after: Duration::ZERO, result: format!("Linux {release}") })
 }
 
 fn started(command: std::process::Command) -> Result<Running> {
@@ -142,7 +149,22 @@ fn timed(running: &mut Running, row: &Row) -> Result<Sample> {
     running.wait_for("BENCH READY")?;
     ensure!(!result.starts_with("error"), "the guest said: {result}");
     let (begin, end) = begin.zip(end).context("the guest did not say when its work began and ended")?;
-    Ok(Sample { cpu: end - begin, result })
+    Ok(Sample { cpu: end - begin, after: quiet(running.pid())? - end, result })
+}
+
+/// Waits until a process is nearly idle, so that it neither disturbs the next machine nor pays in its own next row; its
+/// CPU time by then.
+fn quiet(pid: u32) -> Result<Duration> {
+    let mut before = host::cpu_time(pid)?;
+    for _ in 0..QUIET_LOOKS {
+        thread::sleep(QUIET_INTERVAL);
+        let now = host::cpu_time(pid)?;
+        if now - before <= QUIET_CPU {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Ok(before)
 }
 
 #[cfg(test)]
@@ -169,6 +191,17 @@ mod tests {
         assert_eq!(first.result, format!("{} is done", ROWS[0].name));
         assert!(first.cpu >= Duration::from_millis(10), "{first:?}");
         assert_eq!(timed(&mut running, &ROWS[1])?.result, format!("{} is done", ROWS[1].name));
+        Ok(())
+    }
+
+    #[test]
+    fn work_after_the_end_is_told_apart() -> Result<()> {
+        let work = "i=0; while [ $i -lt 600000 ]; do i=$((i+1)); done";
+        let script = format!(
+            "read row; echo BENCH BEGIN; echo BENCH END; echo BENCH RESULT x; echo BENCH READY; {work}"
+        );
+        let sample = timed(&mut machine(&script)?, &ROWS[0])?;
+        assert!(sample.after > sample.cpu + Duration::from_millis(20), "{sample:?}");
         Ok(())
     }
 
