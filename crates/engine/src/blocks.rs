@@ -127,6 +127,8 @@ pub(crate) struct Blocks {
     transient: Option<Box<Translated>>,
     bytes: usize,
     limit_bytes: usize,
+    /// Some granule may be provisional: guests with a code fence in every exception return ask often.
+    provisional: bool,
     /// Blocks made since the start, dropped ones included.
     pub(crate) translated: u64,
 }
@@ -136,7 +138,14 @@ const BLOCK_OVERHEAD: usize = 96;
 
 impl Blocks {
     pub(crate) fn new(limit_bytes: usize) -> Self {
-        Self { granules: FxHashMap::default(), transient: None, bytes: 0, limit_bytes, translated: 0 }
+        Self {
+            granules: FxHashMap::default(),
+            transient: None,
+            bytes: 0,
+            limit_bytes,
+            provisional: false,
+            translated: 0,
+        }
     }
 
     /// Bytes held.
@@ -188,6 +197,7 @@ impl Blocks {
             bytes: 0,
         });
         granule.provisional |= provisional;
+        self.provisional |= provisional;
         granule.bytes += size;
         self.bytes += size;
         self.translated += 1;
@@ -230,7 +240,7 @@ impl Blocks {
 
     /// Drops provisional blocks; true if there were any.
     pub(crate) fn drop_provisional(&mut self) -> bool {
-        self.drop_where(|_, granule| granule.provisional)
+        std::mem::take(&mut self.provisional) && self.drop_where(|_, granule| granule.provisional)
     }
 
     /// Takes all compiled code from the blocks.
