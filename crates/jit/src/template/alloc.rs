@@ -85,6 +85,8 @@ pub(super) struct Alloc {
     files: [File; 2],
     /// Values with a home among the slots; may hold dead ones.
     homes: Vec<u32>,
+    /// Results in registers that nobody uses.
+    unused: Vec<Value>,
     /// Free units of the spill area.
     spill: u64,
     /// Index of the operation being emitted.
@@ -103,14 +105,8 @@ const fn is_spill(home: u32) -> bool {
 impl Alloc {
     /// For a block, on a host with these registers (bit sets).
     pub(super) fn new(block: &Block, int: u32, vec: u32) -> Self {
-        let place = |ty: &Type| Place {
-            regs: [NONE; 2],
-            ty: *ty,
-            uses: 0,
-            home: NO_HOME,
-            last: 0,
-            remat: Remat::No,
-        };
+        let place =
+            |ty: &Type| Place { regs: [NONE; 2], ty: *ty, uses: 0, home: NO_HOME, last: 0, remat: Remat::No };
         let mut places: Vec<Place> = block.value_types.iter().map(place).collect();
         let mut used = |v: Value, at: usize| {
             let place = &mut places[v.0 as usize];
@@ -127,6 +123,7 @@ impl Alloc {
             places,
             files: [file(int), file(vec)],
             homes: Vec::with_capacity(32),
+            unused: Vec::new(),
             spill: u64::MAX >> (64 - TEMP_UNITS),
             now: 0,
         }
@@ -215,7 +212,11 @@ impl Alloc {
         let file = &mut self.files[class as usize];
         file.temps &= !(1 << reg);
         file.owner[usize::from(reg)] = v.0;
-        self.place_mut(v).regs[class as usize] = reg;
+        let place = &mut self.places[v.0 as usize];
+        place.regs[class as usize] = reg;
+        if place.uses == 0 {
+            self.unused.push(v);
+        }
     }
 
     /// `to` takes over the register of the dying `from`.
@@ -277,7 +278,7 @@ impl Alloc {
     }
 
     /// After the present operation: temporaries, dead operands and unused results give back what they have.
-    pub(super) fn done(&mut self, op: &Op, results: impl Iterator<Item = Value>) {
+    pub(super) fn done(&mut self, op: &Op) {
         for file in &mut self.files {
             file.free |= file.temps;
             (file.temps, file.pinned) = (0, 0);
@@ -287,10 +288,8 @@ impl Alloc {
                 self.release(v);
             }
         });
-        for v in results {
-            if self.place(v).uses == 0 {
-                self.release(v);
-            }
+        while let Some(v) = self.unused.pop() {
+            self.release(v);
         }
     }
 
@@ -345,7 +344,7 @@ mod tests {
         }
         assert_eq!(alloc.pick(Class::Int, None), Err(Full), "both are pinned");
         alloc.set_home(x, 512);
-        alloc.done(&Op::PcRel { offset: 0 }, std::iter::empty());
+        alloc.done(&Op::PcRel { offset: 0 });
         assert_eq!(alloc.pick(Class::Int, None), Ok(Picked { reg: 0, spill: None }));
         assert_eq!(alloc.pick(Class::Int, None), Ok(Picked { reg: 1, spill: Some((8, TEMPS)) }));
         assert_eq!(alloc.place(y).home, TEMPS);

@@ -12,7 +12,7 @@ use crate::{
     region::RegionBlock,
 };
 use isomer_ir::{
-    Builder, CpuHeader, SlotDesc, Slot, Terminal, Type,
+    Builder, CpuHeader, Slot, SlotDesc, Terminal, Type,
     block::LinkHint,
     op::{BinOp, Cond, FpBinOp, Op},
     softfloat::{NanRule, Tininess},
@@ -92,7 +92,9 @@ fn a_loop_polls_each_time_round() {
     let mut bench = Bench::new();
     let branch = |taken, not_taken| Terminal::Branch { c: isomer_ir::Value(0), taken, not_taken };
     // The loop's way back is the taken one, or the other; or there is no other.
-    for (terminal, rounds, pc) in [(branch(0, 8), 10, 0x4008), (Terminal::Jump { offset: 0, hint: LinkHint::None }, 50, 0x4000)] {
+    for (terminal, rounds, pc) in
+        [(branch(0, 8), 10, 0x4008), (Terminal::Jump { offset: 0, hint: LinkHint::None }, 50, 0x4000)]
+    {
         let code = adder(&bench, 0, 1, terminal, None);
         let mut cpu = cpu();
         let reason = bench.enter(&code, &mut cpu, 100, 0x4000);
@@ -116,9 +118,11 @@ fn code_is_followed_through_the_jump_cache_by_pc_and_mode() {
             let next = entry.wrapping_add(0x2468);
             let first = adder(&bench, mode, 1, JUMP, None);
             let second = adder(&bench, mode, 16, Terminal::Exit { offset: -2 }, None);
-            let empty = JumpEntry { pc: next, mode: NO_MODE, entry: std::ptr::null(), block: std::ptr::null() };
+            let empty =
+                JumpEntry { pc: next, mode: NO_MODE, entry: std::ptr::null(), block: std::ptr::null() };
             let full = JumpEntry { mode: mode.into(), entry: second.address(), ..empty };
-            let strangers = [empty, JumpEntry { mode: u64::from(mode ^ 1), ..full }, JumpEntry { pc: next ^ 2, ..full }];
+            let strangers =
+                [empty, JumpEntry { mode: u64::from(mode ^ 1), ..full }, JumpEntry { pc: next ^ 2, ..full }];
             for (held, runs_on) in strangers.into_iter().map(|held| (held, false)).chain([(full, true)]) {
                 bench.jumps[jump_index(next)] = held;
                 let mut cpu = cpu();
@@ -185,7 +189,8 @@ fn too_many_values_are_refused_without_harm() {
     b.insn_start(0, 4);
     let x = b.get(X0);
     let values: Vec<_> = (0..100).map(|i| b.bin_imm(BinOp::Mul, x, i)).collect();
-    let sum = values.iter().fold(x, |sum, v| b.push(Op::Binary { op: BinOp::Xor, ty: Type::I64, a: sum, b: *v }));
+    let sum =
+        values.iter().fold(x, |sum, v| b.push(Op::Binary { op: BinOp::Xor, ty: Type::I64, a: sum, b: *v }));
     b.set(X0, sum);
     b.end(Terminal::Exit { offset: 4 });
     let block = RegionBlock { offset: 0, block: b.finish() };

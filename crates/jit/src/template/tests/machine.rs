@@ -3,8 +3,8 @@
 
 use crate::{
     abi::{
-        Access as Packed, AccessKind, Context, ExitReason, HOT_COUNTERS, JUMPS, JumpEntry, NO_MODE, TLB_ENTRIES,
-        TLB_INVALID, TlbEntry,
+        Access as Packed, AccessKind, Context, ExitReason, HOT_COUNTERS, JUMPS, JumpEntry, NO_MODE,
+        TLB_ENTRIES, TLB_INVALID, TlbEntry,
     },
     code_memory::{CodeMemory, CodeSpan},
     cold,
@@ -12,8 +12,7 @@ use crate::{
     stubs::Stubs,
 };
 use isomer_ir::{
-    Access, Block, CpuHeader, CpuState, MmuIndex, SlotDesc, Type,
-    eval,
+    Access, Block, CpuHeader, CpuState, MmuIndex, SlotDesc, Type, eval,
     interp::{End, Entry, Env, Fault, HostPlace},
     reference,
     types::{Align, FpModel, HelperId, MemFlags},

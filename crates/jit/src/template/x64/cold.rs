@@ -1,12 +1,12 @@
 //! What runs rarely, emitted behind the block: accesses that missed the TLB, operations left to
 //! [`crate::abi::Context::compute`], traps, and the ways out.
 
+use super::super::alloc::{NO_HOME, NONE, Remat};
 use super::{
     Done, Gen, argument, context, cpu,
     enc::{Alu, Patch, Rm, cc, one, reg::*},
     header,
 };
-use super::super::alloc::{NO_HOME, NONE, Remat};
 use crate::{
     abi::{Access, Context, ExitReason},
     cold,
@@ -40,7 +40,12 @@ pub(super) enum Held {
 pub(super) enum Wanted {
     Nothing,
     /// Loaded as [`super::enc::Asm::load`] does.
-    Int { reg: u8, bytes: u32, signed: bool, wide: bool },
+    Int {
+        reg: u8,
+        bytes: u32,
+        signed: bool,
+        wide: bool,
+    },
     Vec(u8, u32),
 }
 
@@ -127,7 +132,11 @@ impl Gen<'_> {
         // Immediates of narrow types are sign-extended; arguments are zero-extended.
         let negative = matches!(held, Held::Imm(imm) if imm < 0 && self.ty(v) != Type::I64);
         if held == Held::Nothing || negative {
-            if self.ty(v).is_int() { self.int(v)? } else { self.vec(v)? };
+            if self.ty(v).is_int() {
+                self.int(v)?
+            } else {
+                self.vec(v)?
+            };
             held = self.held(v);
         }
         if let Held::Vec(_, 1 | 2) = held {
@@ -293,7 +302,7 @@ impl Gen<'_> {
         }
         // The last one falls through.
         shared.pop();
-        self.asm.code.truncate(self.asm.code.len() - 5);
+        self.asm.shorten(5);
         shared.into_iter().for_each(|patch| self.asm.patch_here(patch));
         self.asm.mov_imm(RAX, ExitReason::Fault as u64);
         ways_out.push(self.asm.jmp());

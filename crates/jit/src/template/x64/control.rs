@@ -1,8 +1,9 @@
 //! The way in, the ways out, helpers and traps.
 
 use super::{
-    Done, Gen, argument, context,
+    Done, Gen, argument,
     cold::Held,
+    context,
     enc::{Alu, Patch, Rm, Shift, cc, one, reg::*, two},
     header,
 };

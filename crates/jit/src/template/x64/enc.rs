@@ -107,7 +107,7 @@ pub(super) mod cc {
 
 /// An instruction in the making: at most 15 bytes.
 struct Bytes {
-    bytes: [u8; 16],
+    bytes: [u8; ROOM],
     len: usize,
 }
 
@@ -124,29 +124,69 @@ impl Bytes {
     }
 }
 
-/// Code being written.
-#[derive(Debug, Default)]
+/// Code being written. The buffer is always longer than the code, so that an instruction is one copy of fixed size.
+#[derive(Debug)]
 pub(super) struct Asm {
-    pub(super) code: Vec<u8>,
+    buffer: Vec<u8>,
+    len: usize,
 }
+
+/// Bytes an instruction's copy takes.
+const ROOM: usize = 16;
 
 /// Where a jump's or a literal's 32-bit displacement is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Patch(pub(super) u32);
 
 impl Asm {
+    /// Writes into a buffer that may have been used before.
+    pub(super) fn reusing(buffer: Vec<u8>) -> Self {
+        Self { buffer, len: 0 }
+    }
+
     /// Bytes so far.
     pub(super) fn here(&self) -> u32 {
-        self.code.len() as u32
+        self.len as u32
+    }
+
+    /// Takes the last bytes away again.
+    pub(super) fn shorten(&mut self, bytes: usize) {
+        self.len = self.len.saturating_sub(bytes);
+    }
+
+    /// The code, and the buffer for the next one.
+    pub(super) fn finish(self) -> (Vec<u8>, Vec<u8>) {
+        (self.buffer[..self.len].to_vec(), self.buffer)
     }
 
     #[inline(always)]
     fn put(&mut self, bytes: &Bytes) {
-        self.code.extend_from_slice(&bytes.bytes[..bytes.len.min(16)]);
+        self.append(&bytes.bytes, bytes.len);
     }
 
-    pub(super) fn raw(&mut self, bytes: &[u8]) {
-        self.code.extend_from_slice(bytes);
+    #[inline(always)]
+    fn append(&mut self, bytes: &[u8; ROOM], len: usize) {
+        loop {
+            if let Some(place) = self.buffer.get_mut(self.len..).and_then(|rest| rest.first_chunk_mut()) {
+                *place = *bytes;
+                self.len += len;
+                return;
+            }
+            self.grow();
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.buffer.resize(self.buffer.len() * 2 + 4096, 0);
+    }
+
+    /// Bytes as they are: up to 16.
+    #[inline(always)]
+    pub(super) fn raw<const N: usize>(&mut self, bytes: &[u8; N]) {
+        let mut padded = [0; ROOM];
+        padded[..N].copy_from_slice(bytes);
+        self.append(&padded, N);
     }
 
     /// REX and VEX bits of the operands: R, X, B.
@@ -200,7 +240,7 @@ impl Asm {
 
     #[inline(always)]
     fn start(op: Opcode, w: bool, reg: u8, rm: Rm, force_rex: bool) -> Bytes {
-        let mut out = Bytes { bytes: [0; 16], len: 0 };
+        let mut out = Bytes { bytes: [0; ROOM], len: 0 };
         if op.prefix != 0 {
             out.push(op.prefix);
         }
@@ -270,7 +310,7 @@ impl Asm {
     }
 
     fn vex_bytes(op: Opcode, w: bool, reg: u8, v: u8, rm: Rm) -> Bytes {
-        let mut out = Bytes { bytes: [0; 16], len: 0 };
+        let mut out = Bytes { bytes: [0; ROOM], len: 0 };
         let (r, x, b) = Self::extensions(reg, rm);
         let pp = match op.prefix {
             0 => 0,
@@ -303,7 +343,7 @@ impl Asm {
     /// A constant; flags stay.
     pub(super) fn mov_imm(&mut self, dst: u8, bits: u64) {
         if let Ok(small) = u32::try_from(bits) {
-            let mut out = Bytes { bytes: [0; 16], len: 0 };
+            let mut out = Bytes { bytes: [0; ROOM], len: 0 };
             if dst > 7 {
                 out.push(0x41);
             }
@@ -313,7 +353,7 @@ impl Asm {
         } else if let Ok(small) = i32::try_from(bits as i64) {
             self.op_imm32(one(0xc7), true, 0, Rm::Reg(dst), small);
         } else {
-            let mut out = Bytes { bytes: [0; 16], len: 0 };
+            let mut out = Bytes { bytes: [0; ROOM], len: 0 };
             out.push(0x48 | dst >> 3);
             out.push(0xb8 | dst & 7);
             bits.to_le_bytes().into_iter().for_each(|byte| out.push(byte));
@@ -573,14 +613,14 @@ impl Asm {
     pub(super) fn short_here(&mut self, after: u32) {
         let distance = self.here() - after;
         debug_assert!(distance < 128);
-        self.code[after as usize - 1] = distance as u8;
+        self.buffer[after as usize - 1] = distance as u8;
     }
 
     /// Fills in a displacement: `patch` leads to `place`.
     pub(super) fn patch(&mut self, patch: Patch, place: u32) {
         let at = patch.0 as usize;
         let distance = place.wrapping_sub(patch.0 + 4);
-        self.code[at..at + 4].copy_from_slice(&distance.to_le_bytes());
+        self.buffer[at..at + 4].copy_from_slice(&distance.to_le_bytes());
     }
 
     /// `patch` leads here.

@@ -140,7 +140,12 @@ impl Gen<'_> {
     }
 
     /// A result that may not be what the guest expects goes to the cold path.
-    fn guard_result(&mut self, dst: u8, fmt: FpFormat, temps: Option<[u8; 2]>) -> (Option<Patch>, Option<Patch>) {
+    fn guard_result(
+        &mut self,
+        dst: u8,
+        fmt: FpFormat,
+        temps: Option<[u8; 2]>,
+    ) -> (Option<Patch>, Option<Patch>) {
         let fp = self.block.fp;
         let nan = (fp.nan != NanRule::X86).then(|| {
             self.asm.op(Opcode { prefix: packed(fmt), map: 1, byte: 0x2e }, false, dst, Rm::Reg(dst));
@@ -224,10 +229,8 @@ impl Gen<'_> {
     }
 
     fn min_max(&mut self, op: &Op, which: FpBinOp, fmt: FpFormat, a: Value, b: Value, v: Value) -> Done {
-        let minimum = matches!(
-            which,
-            FpBinOp::MinNumber | FpBinOp::Minimum | FpBinOp::MinNum2008 | FpBinOp::MinSelect
-        );
+        let minimum =
+            matches!(which, FpBinOp::MinNumber | FpBinOp::Minimum | FpBinOp::MinNum2008 | FpBinOp::MinSelect);
         let code = sse(scalar(fmt), if minimum { 0x5d } else { 0x5f });
         let (a, b) = (self.vec(a)?, self.vec(b)?);
         let dst = self.define_vec(v)?;
@@ -407,9 +410,7 @@ impl Gen<'_> {
                 self.asm.vex(code, fmt == FpFormat::F64, dst, b, Rm::Reg(c));
                 self.guard_lanes(op, guard, [dst, mask], fmt, true)
             }
-            Op::VecFpCompare { cond, fmt, signalling, a, b }
-                if host_format(fmt) && self.features.avx =>
-            {
+            Op::VecFpCompare { cond, fmt, signalling, a, b } if host_format(fmt) && self.features.avx => {
                 // Predicates of SDM volume 2, table 3-1.
                 let predicate = match (cond, signalling) {
                     (FpCond::Eq, false) => 0x00,
@@ -431,7 +432,14 @@ impl Gen<'_> {
     }
 
     /// NaNs and results that may have been tiny before rounding go to the cold path, whichever lane they are in.
-    fn guard_lanes(&mut self, op: &Op, guard: Patch, [dst, mask]: [u8; 2], fmt: FpFormat, rounds: bool) -> Done {
+    fn guard_lanes(
+        &mut self,
+        op: &Op,
+        guard: Patch,
+        [dst, mask]: [u8; 2],
+        fmt: FpFormat,
+        rounds: bool,
+    ) -> Done {
         let fp = self.block.fp;
         let fused = matches!(op, Op::VecFpFma { .. });
         let before = rounds && fp.tininess == Tininess::Before;
@@ -469,4 +477,3 @@ impl Gen<'_> {
         self.asm.op(sse(0x66, 0xeb), false, X15, Rm::Reg(X14));
     }
 }
-

@@ -1,10 +1,10 @@
 //! Integer operations. Values of 8 and 16 bits are computed in 32 and cut to size.
 
+use super::super::alloc::{NO_HOME, NONE, Remat};
 use super::{
     Class, Done, Gen, Src, X14, X15,
     enc::{Alu, Opcode, Rm, Shift, cc, one, reg::*, sse, sse3a, two},
 };
-use super::super::alloc::{NO_HOME, NONE, Remat};
 use isomer_ir::{
     Op, Terminal, Type, Value,
     op::{BinOp, Cond, UnOp},
@@ -165,8 +165,7 @@ impl Gen<'_> {
     }
 
     fn add_imm(&mut self, ty: Type, a: Value, imm: i32, v: Value) -> Done {
-        let held = self.alloc.place(a).regs[0];
-        if held != NONE && !self.alloc.dies(a) && ty >= Type::I32 {
+        if !self.alloc.dies(a) && ty >= Type::I32 {
             let a = self.int(a)?;
             let dst = self.define(v)?;
             self.asm.op(one(0x8d), wide(ty), dst, Rm::Mem(a, imm));
@@ -521,7 +520,8 @@ impl Gen<'_> {
     fn select(&mut self, ty: Type, c: Value, a: Value, b: Value, v: Value) -> Done {
         if let Some(truth) = self.constant(c) {
             let from = if truth != 0 { a } else { b };
-            return if ty.is_int() { self.define_from(v, from) } else { self.define_vec_from(v, from) }.map(drop);
+            return if ty.is_int() { self.define_from(v, from) } else { self.define_vec_from(v, from) }
+                .map(drop);
         }
         if !ty.is_int() {
             let a = self.vec(a)?;

@@ -1,6 +1,7 @@
 //! Memory: the TLB probe inline, everything else behind the block. An aligned load or store of the host is one access;
 //! the host's order is total but for a load that passes an earlier store, so only `SeqCst` stores and fences cost anything.
 
+use super::super::alloc::NONE;
 use super::{
     Class, Done, Gen, Refusal, X14, X15, argument,
     cold::{Cold, Held, Wanted},
@@ -8,7 +9,6 @@ use super::{
     enc::{Alu, Opcode, Patch, Rm, Shift, cc, one, reg::*, sse, two},
     header,
 };
-use super::super::alloc::NONE;
 use crate::abi::{Access, AccessKind, Context, TLB_ENTRIES, TlbEntry, tlb_table_offset};
 use isomer_core::{PAGE_SHIFT, PAGE_SIZE};
 use isomer_ir::{
@@ -103,7 +103,15 @@ impl Gen<'_> {
         let back = self.asm.here();
         let result = Wanted::Int { reg: dst, bytes: size, signed: extend, wide };
         let access = Self::access(AccessKind::Load, size, flags);
-        self.cold.push(Cold::Access { from, back, va, access, value: Held::Nothing, result, site: self.site });
+        self.cold.push(Cold::Access {
+            from,
+            back,
+            va,
+            access,
+            value: Held::Nothing,
+            result,
+            site: self.site,
+        });
         if big {
             self.byte_swap(dst, size);
             if signed {
@@ -125,7 +133,15 @@ impl Gen<'_> {
         let back = self.asm.here();
         let access = Self::access(AccessKind::Load, 16, flags);
         let result = Wanted::Vec(dst, 16);
-        self.cold.push(Cold::Access { from, back, va, access, value: Held::Nothing, result, site: self.site });
+        self.cold.push(Cold::Access {
+            from,
+            back,
+            va,
+            access,
+            value: Held::Nothing,
+            result,
+            site: self.site,
+        });
         if flags.endian == Endian::Big {
             self.swap_vector(dst);
         }
@@ -207,7 +223,15 @@ impl Gen<'_> {
         let kind = if store { AccessKind::ResolveStore } else { AccessKind::ResolveLoad };
         let access = Self::access(kind, size, flags);
         let result = Wanted::Int { reg: host, bytes: 8, signed: false, wide: true };
-        self.cold.push(Cold::Access { from, back, va, access, value: Held::Nothing, result, site: self.site });
+        self.cold.push(Cold::Access {
+            from,
+            back,
+            va,
+            access,
+            value: Held::Nothing,
+            result,
+            site: self.site,
+        });
         Ok(Atomic { host, spare })
     }
 
@@ -226,15 +250,7 @@ impl Gen<'_> {
         }
     }
 
-    fn rmw(
-        &mut self,
-        op: RmwOp,
-        ty: Type,
-        addr: Value,
-        value: Value,
-        flags: MemFlags,
-        v: Value,
-    ) -> Done {
+    fn rmw(&mut self, op: RmwOp, ty: Type, addr: Value, value: Value, flags: MemFlags, v: Value) -> Done {
         let size = ty.bytes();
         let big = flags.endian == Endian::Big && size > 1;
         let unused = self.alloc.place(v).uses == 0;
@@ -328,15 +344,7 @@ impl Gen<'_> {
         Ok(())
     }
 
-    fn cas(
-        &mut self,
-        ty: Type,
-        addr: Value,
-        expected: Value,
-        new: Value,
-        flags: MemFlags,
-        v: Value,
-    ) -> Done {
+    fn cas(&mut self, ty: Type, addr: Value, expected: Value, new: Value, flags: MemFlags, v: Value) -> Done {
         let size = ty.bytes();
         let big = flags.endian == Endian::Big && size > 1;
         let old = self.take(Class::Int, Some(RAX))?;

@@ -17,14 +17,9 @@ use self::{
     enc::{Asm, Patch, Rm, one, reg::*, two},
 };
 use super::alloc::{Alloc, Class, Full, NO_HOME, NONE, Remat};
-use crate::{
-    CompileError, Compiled,
-    abi::Context,
-    host::HostFeatures,
-    region::{RegionBlock},
-};
+use crate::{CompileError, Compiled, abi::Context, host::HostFeatures, region::RegionBlock};
 use isomer_ir::{Block, CpuHeader, Op, Type, Value};
-use std::mem::offset_of;
+use std::{cell::Cell, mem::offset_of};
 
 /// Registers that hold values.
 const INT_REGS: u32 = 1 << RAX | 1 << R8 | 1 << R9 | 1 << R10 | 1 << R11;
@@ -99,6 +94,12 @@ struct Gen<'a> {
     flags: Option<(Value, u8)>,
 }
 
+thread_local! {
+    /// Code is written here before it is copied out at its size. Grows to what the largest block needs: a few hundred
+    /// bytes an instruction at most.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// See [`super::compile`].
 pub(super) fn compile(
     block: &RegionBlock,
@@ -112,7 +113,7 @@ pub(super) fn compile(
         Refusal::Malformed => CompileError::Codegen("the block is malformed".to_owned()),
     };
     let mut compiler = Gen {
-        asm: Asm { code: Vec::with_capacity(256 + block.insts.len() * 40) },
+        asm: Asm::reusing(BUFFER.take()),
         alloc: Alloc::new(block, INT_REGS, VEC_REGS),
         block,
         features,
@@ -124,10 +125,13 @@ pub(super) fn compile(
         started: false,
         flags: None,
     };
-    compiler.all(hot).map_err(refused)?;
+    let outcome = compiler.all(hot);
+    let (code, buffer) = compiler.asm.finish();
+    BUFFER.set(buffer);
+    outcome.map_err(refused)?;
     let end = u32::from(*offset) + block.len;
     let end = u16::try_from(end).map_err(|_| refused(Refusal::Malformed))?;
-    Ok(Compiled { code: compiler.asm.code, ranges: vec![(*offset, end)], insns: block.insn_count })
+    Ok(Compiled { code, ranges: vec![(*offset, end)], insns: block.insn_count })
 }
 
 impl Gen<'_> {
@@ -137,8 +141,7 @@ impl Gen<'_> {
             let inst = &self.block.insts[at];
             self.alloc.now = at as u32;
             self.op(at, &inst.op, inst.first)?;
-            let results = self.block.results(inst).map(|(v, _)| v);
-            self.alloc.done(&inst.op, results);
+            self.alloc.done(&inst.op);
         }
         self.alloc.now = self.block.insts.len() as u32;
         let transfers = self.terminal()?;
@@ -194,10 +197,9 @@ impl Gen<'_> {
             | Op::VecGet { .. }
             | Op::VecSet { .. }
             | Op::VecShuffle { .. } => self.vector(op, first),
-            Op::VecFpBinary { .. }
-            | Op::VecFpFma { .. }
-            | Op::VecFpSqrt { .. }
-            | Op::VecFpCompare { .. } => self.vector_float(op, first),
+            Op::VecFpBinary { .. } | Op::VecFpFma { .. } | Op::VecFpSqrt { .. } | Op::VecFpCompare { .. } => {
+                self.vector_float(op, first)
+            }
             Op::Call { helper, args, result } => self.call(helper, args, result, first),
             Op::TrapIf { c, code, value } => self.trap_if(c, code, value),
         }

@@ -211,9 +211,7 @@ impl Gen<'_> {
                 Ok(())
             }
             (None, VecBinOp::ShlV | VecBinOp::ShrUV | VecBinOp::ShrSV)
-                if self.features.avx2
-                    && lane >= Lane::S
-                    && (which != VecBinOp::ShrSV || lane == Lane::S) =>
+                if self.features.avx2 && lane >= Lane::S && (which != VecBinOp::ShrSV || lane == Lane::S) =>
             {
                 let byte = match which {
                     VecBinOp::ShlV => 0x47,
@@ -456,4 +454,3 @@ impl Gen<'_> {
         Ok(())
     }
 }
-
