@@ -1,6 +1,6 @@
 //! The command line: one definition that help, errors and shell completions all come from.
 
-use crate::values;
+use crate::{cache::CacheArgs, values};
 use clap::{
     Args, Parser, Subcommand, ValueEnum, ValueHint,
     builder::{PossibleValue, PossibleValuesParser},
@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Check what works on this host by running a small guest on each engine
     Doctor(DoctorArgs),
+    /// Look after the compiled code that runs keep for later ones
+    Cache(CacheArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

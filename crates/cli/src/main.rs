@@ -1,6 +1,7 @@
 //! The binary `isomer`: reads the command line and hands over to the subcommand.
 
 mod args;
+mod cache;
 mod console;
 mod doctor;
 mod plan;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::run(args.format),
+        Command::Cache(args) => cache::run(&args),
         Command::Completions(args) => completions(&args),
     }
     .into()
