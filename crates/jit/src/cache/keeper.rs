@@ -7,7 +7,7 @@ use super::{
     index::Use,
     places::unlock,
     profile,
-    segment::{NewEntry, SegmentWriter, content_prefix},
+    segment::{MAX_SEGMENT_BYTES, NewEntry, SegmentWriter, content_prefix},
     upkeep,
 };
 use rustix::process::{Resource, getrlimit};
@@ -133,8 +133,7 @@ impl Keeper {
     fn start(&mut self) -> Result<Option<SegmentWriter>, CacheError> {
         let Store { dir, user, keys, guest, limit_bytes, .. } = &*self.store;
         let capacity = super::segment_capacity(*limit_bytes);
-        // Beyond this limit the host would not refuse but kill us.
-        if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < capacity) {
+        if !may_write(capacity) {
             return Ok(None);
         }
         let Some(_lock) = upkeep::make_room(dir, user, *limit_bytes, capacity)? else { return Ok(None) };
@@ -154,6 +153,9 @@ impl Keeper {
 
     /// Tells segments and profile what this run used.
     fn note_use(&self) {
+        if !may_write(MAX_SEGMENT_BYTES) {
+            return;
+        }
         let Store { dir, user, keys, .. } = &*self.store;
         let used = self.store.read_index().take_used();
         let stamped: io::Result<()> = used.iter().try_for_each(|(segment, used)| segment.stamp(dir, used));
@@ -166,4 +168,9 @@ impl Keeper {
             self.store.set_trouble(&error.to_string());
         }
     }
+}
+
+/// May files become this long? Beyond the process's limit the host would not refuse but kill us (SIGXFSZ).
+fn may_write(len: u64) -> bool {
+    getrlimit(Resource::Fsize).current.is_none_or(|limit| limit >= len)
 }

@@ -305,8 +305,8 @@ impl CodeCache {
     }
 
     /// Code for `entry` bytes into `page` in `mode`, of the highest tier there is, made from exactly the bytes that are
-    /// there. Where there is none this takes some tens of nanoseconds; where there is, reading and verifying it, about
-    /// ten microseconds.
+    /// there. Where there is none this takes some tens of nanoseconds. Where there is, reading and verifying it takes
+    /// ten to twenty microseconds, and longer if the host has to fetch it from its disk.
     pub fn find(&self, mode: u32, entry: u16, page: &[u8; 4096]) -> Option<Cached> {
         let store = self.store.as_ref()?;
         count(&store.counters.lookups);
@@ -317,6 +317,9 @@ impl CodeCache {
 
     /// Queues code to be kept. Never waits: if the queue is full, the entry is dropped. What breaks the rules of
     /// [`Compiled`], has no range that holds the entry, or is too large is dropped as well.
+    ///
+    /// `page` must be the very bytes that were compiled, copied before: were it the guest's page as it is now, a guest that
+    /// writes there in time would have the wrong code kept for what it wrote.
     pub fn put(&self, mode: u32, entry: u16, tier: Tier, page: &[u8; 4096], compiled: &Compiled) {
         let (Some(store), Some((jobs, _))) = (&self.store, &self.keeper) else { return };
         let new = NewEntry::new(&store.keys, mode, entry, tier, page, compiled);

@@ -76,7 +76,7 @@ fn sound_segments(dir: &Dir, user: &UserKey) -> Result<Vec<Content>, CacheError>
             Ok(None) | Err(Damage::Io) => {}
             Ok(Some(segment)) => sound.push(Content::new(dir, segment)),
             Err(damage) if !Segment::is_live(dir, name) => {
-                tracing::warn!("removing {} from the code cache: {damage}", dir.name(name).display());
+                tracing::info!("removing {} from the code cache: {damage}", dir.name(name).display());
                 let _ = dir.remove(name);
             }
             Err(_) => {}
