@@ -133,9 +133,6 @@ impl Core {
     /// The interrupt of the highest priority that is pending for a CPU and enabled all the way.
     fn highest(&self, cpu: usize) -> Option<Highest> {
         let redistributor = &self.state.redistributors[cpu];
-        if redistributor.is_asleep() {
-            return None;
-        }
         let groups = self.state.distributor.groups() & self.state.interfaces[cpu].groups();
         let mut best: Option<Highest> = None;
         let mut consider = |found: Option<(u8, u32)>, base: u32, group: &dyn Fn(u32) -> usize| {

@@ -57,6 +57,8 @@ pub(super) struct Redistributor {
     /// SGIs and PPIs.
     pub(super) lines: Lines,
     ctlr: u32,
+    /// `GICR_WAKER.ProcessorSleep`. An interrupt would then ask a power controller to wake the CPU; here it just comes,
+    /// and firmware counts on that (EDK2 leaves the bit as it finds it).
     asleep: bool,
     pub(super) propbaser: u64,
     pub(super) pendbaser: u64,
@@ -77,11 +79,6 @@ impl Default for Redistributor {
 }
 
 impl Redistributor {
-    /// Software said that the CPU handles no interrupts.
-    pub(super) fn is_asleep(&self) -> bool {
-        self.asleep
-    }
-
     pub(super) fn lpis_enabled(&self) -> bool {
         self.ctlr & ctlr::ENABLE_LPIS != 0
     }

@@ -277,7 +277,7 @@ fn spis_are_routed_and_ppis_are_private() {
     rig.gic.ppi(0, 27).set(true);
     assert_eq!(rig.lines(), [0, IRQ]);
     rig.redist(1, 0x14, 2);
-    assert_eq!((rig.lines(), rig.get(1, REDISTRIBUTOR_LEN + 0x14)), (vec![0, 0], 6), "asleep");
+    assert_eq!((rig.lines(), rig.get(1, REDISTRIBUTOR_LEN + 0x14)), (vec![0, IRQ], 6), "asleep, but woken");
 }
 
 #[test]
