@@ -1,6 +1,7 @@
-//! What the template compiler costs, on real code: `cargo bench -p isomer-jit --bench template -- IMAGE [OFFSET [BYTES]]`
-//! lifts straight through the text of a riscv64 kernel image (a `vmlinuz` of Debian, uncompressed), compiles every block
-//! over and over, and prints the time and the bytes a guest instruction takes.
+//! What the template compiler costs, on real code:
+//! `cargo bench -p isomer-jit --bench template -- IMAGE [OFFSET [BYTES [BLOCK]]]` lifts straight through the text of a
+//! riscv64 kernel image (a `vmlinuz` of Debian, uncompressed), compiles every block over and over, and prints the time and
+//! the bytes a guest instruction takes; or shows one block and its code, for a disassembler.
 
 use isomer_core::PAGE_SIZE;
 use isomer_ir::{Guest, guest::lift_block, passes};
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     let len = number(1 << 20).min(image.len() - start);
     let guest = Riscv64::max();
 
+    let shown = number(usize::MAX);
     let before = Instant::now();
     let blocks = blocks(&guest, &image[start..start + len]);
     let lifting = before.elapsed();
@@ -65,6 +67,15 @@ fn main() -> ExitCode {
     println!("lift and passes      {:8.1} ns an instruction", lifting.as_nanos() as f64 / insns as f64);
 
     let features = HostFeatures::detect();
+    if let Some(block) = blocks.get(shown) {
+        print!("{}", isomer_ir::text::print_for::<Riscv64>(&block.block));
+        match template::compile(block, features, Some(0)) {
+            Ok(compiled) => compiled.code.iter().for_each(|byte| print!("{byte:02x}")),
+            Err(error) => print!("{error}"),
+        }
+        println!();
+        return ExitCode::SUCCESS;
+    }
     let mut refused = BTreeMap::<String, u32>::new();
     let mut bytes = 0;
     for block in &blocks {

@@ -261,7 +261,8 @@ impl Alloc {
             let place = &mut self.places[v];
             let home = place.home;
             let gone = home == NO_HOME || is_spill(home) || place.last < self.now;
-            if !gone && !(home < offset.saturating_add(len) && offset < home + place.ty.bytes()) {
+            let hit = || home < offset.saturating_add(len) && offset < home + place.ty.bytes();
+            if !gone && !hit() {
                 i += 1;
                 continue;
             }

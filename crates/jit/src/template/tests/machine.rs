@@ -174,7 +174,7 @@ unsafe impl Env for Machine {
         let hash = args.iter().fold(u64::from(helper.0), |hash, &arg| {
             (hash ^ arg).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
         });
-        if hash % 16 == 0 {
+        if hash.is_multiple_of(16) {
             return Err(Fault);
         }
         cpu.units[hash as usize / 16 % 64] ^= hash;

@@ -83,7 +83,7 @@ impl Gen<'_> {
                 match (arithmetic(which), rounding) {
                     (Some(byte), Rounding::Dynamic) => {
                         let tiny = may_underflow(which);
-                        self.arithmetic(op, sse(scalar(fmt), byte), fmt, tiny, a, b, first)
+                        self.arithmetic(op, sse(scalar(fmt), byte), fmt, tiny, [a, b], first)
                     }
                     (None, _) => self.min_max(op, which, fmt, a, b, first),
                     _ => self.compute(op, first),
@@ -109,12 +109,18 @@ impl Gen<'_> {
             Op::FpToInt { fmt, to, signed, rounding, a, .. }
                 if host_format(fmt) && matches!(rounding, Rounding::Dynamic | Rounding::TowardZero) =>
             {
-                self.to_int(op, IntConversion { fmt, int: to, signed, rounding }, a, first)
+                self.convert_to_int(op, IntConversion { fmt, int: to, signed, rounding }, a, first)
             }
             Op::FpFromInt { fmt, from, signed, rounding, a } if host_format(fmt) => {
                 let exact = fmt == FpFormat::F64 && from == Type::I32;
                 if exact || rounding == Rounding::Dynamic {
-                    self.from_int(op, IntConversion { fmt, int: from, signed, rounding }, exact, a, first)
+                    self.convert_from_int(
+                        op,
+                        IntConversion { fmt, int: from, signed, rounding },
+                        exact,
+                        a,
+                        first,
+                    )
                 } else {
                     self.compute(op, first)
                 }
@@ -176,8 +182,7 @@ impl Gen<'_> {
         code: Opcode,
         fmt: FpFormat,
         rounds: bool,
-        a: Value,
-        b: Value,
+        [a, b]: [Value; 2],
         v: Value,
     ) -> Done {
         let (a, b) = (self.vec(a)?, self.vec(b)?);
@@ -281,7 +286,7 @@ impl Gen<'_> {
         Ok(())
     }
 
-    fn to_int(&mut self, op: &Op, conversion: IntConversion, a: Value, v: Value) -> Done {
+    fn convert_to_int(&mut self, op: &Op, conversion: IntConversion, a: Value, v: Value) -> Done {
         let IntConversion { fmt, int, signed, rounding } = conversion;
         let a = self.vec(a)?;
         let (dst, bits) = (self.define(v)?, self.int_temp()?);
@@ -314,7 +319,14 @@ impl Gen<'_> {
         self.compute_later(op, [guard, range, None], wanted)
     }
 
-    fn from_int(&mut self, op: &Op, conversion: IntConversion, exact: bool, a: Value, v: Value) -> Done {
+    fn convert_from_int(
+        &mut self,
+        op: &Op,
+        conversion: IntConversion,
+        exact: bool,
+        a: Value,
+        v: Value,
+    ) -> Done {
         let IntConversion { fmt, int, signed, .. } = conversion;
         let a = self.int(a)?;
         let dst = self.define_vec(v)?;
