@@ -10,7 +10,7 @@
 //! | `Vm.e` ... | an element, see [`element`] |
 
 use crate::{
-    lift_simd::{expand_float, modified_immediate},
+    lift_simd_move::{expand_float, modified_immediate},
     pattern::Field,
     vreg::{Simd, lane_of, wider},
 };

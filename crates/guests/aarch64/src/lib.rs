@@ -32,6 +32,7 @@ mod lift_mem;
 mod lift_simd;
 mod lift_simd_fp;
 mod lift_simd_mem;
+mod lift_simd_move;
 mod lift_simd_wide;
 mod lift_system;
 mod mmu;

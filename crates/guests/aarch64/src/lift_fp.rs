@@ -6,7 +6,7 @@ use crate::{
     float::{DYNAMIC, rounding},
     helpers_fp::FpHelper,
     lift::{Lift, width},
-    lift_simd::expand_float,
+    lift_simd_move::expand_float,
     regs::slot,
     vector::FpState,
     vector_fp,

@@ -6,7 +6,7 @@ use crate::{
     decode::Insn,
     helpers_fp::FpHelper as H,
     lift_simd::{self as simd, Zero},
-    lift_simd_wide as wide,
+    lift_simd_move as moves, lift_simd_wide as wide,
     operands::row,
     pattern::Field,
     table::BASE,
@@ -166,7 +166,7 @@ static ALIASES: &[Insn] = &[
     row!("mov",  "0 Q 0 01110 10 1 Rm 00011 1 Rn Rd",      BASE, "{Vd.B}, {Vn.B}", simd::copy).when(same_source).refines(),
     row!("sxtl{2}", "0 Q 0 011110 immh immb 10100 1 Rn Rd", BASE, "{Vd.J}, {Vn.I}", wide::shift_left_long).when(no_shift).refines(),
     row!("uxtl{2}", "0 Q 1 011110 immh immb 10100 1 Rn Rd", BASE, "{Vd.J}, {Vn.I}", wide::shift_left_long).when(no_shift).refines(),
-    row!("mov",  "0 Q 0 01110000 imm5 0 0111 1 Rn Rd",      BASE, "{Rq}, {Vn.e5}", simd::move_to_general, false).when(whole_register).refines(),
+    row!("mov",  "0 Q 0 01110000 imm5 0 0111 1 Rn Rd",      BASE, "{Rq}, {Vn.e5}", moves::move_to_general, false).when(whole_register).refines(),
 ];
 
 #[rustfmt::skip]
@@ -530,13 +530,13 @@ static SHIFT: &[Insn] = &[
 
 #[rustfmt::skip]
 static COPY: &[Insn] = &[
-    row!("dup",  "0 Q 0 01110000 imm5 0 0000 1 Rn Rd", BASE, "{Vd.T5}, {Vn.e5}", simd::duplicate_element).when(copy_lanes),
-    row!("mov",  "01 0 11110000 imm5 0 0000 1 Rn Rd",  BASE, "{Z5d}, {Vn.e5}", simd::duplicate_element).when(any_lane),
-    row!("dup",  "0 Q 0 01110000 imm5 0 0001 1 Rn Rd", BASE, "{Vd.T5}, {R5n}", simd::duplicate_general).when(copy_lanes),
-    row!("mov",  "0 1 0 01110000 imm5 0 0011 1 Rn Rd", BASE, "{Vd.e5}, {R5n}", simd::insert_general).when(any_lane),
-    row!("mov",  "0 1 1 01110000 imm5 0 imm4 1 Rn Rd", BASE, "{Vd.e5}, {Vn.e4}", simd::insert_element).when(any_lane),
-    row!("umov", "0 Q 0 01110000 imm5 0 0111 1 Rn Rd", BASE, "{Rq}, {Vn.e5}", simd::move_to_general, false).when(unsigned_move),
-    row!("smov", "0 Q 0 01110000 imm5 0 0101 1 Rn Rd", BASE, "{Rq}, {Vn.e5}", simd::move_to_general, true).when(signed_move),
+    row!("dup",  "0 Q 0 01110000 imm5 0 0000 1 Rn Rd", BASE, "{Vd.T5}, {Vn.e5}", moves::duplicate_element).when(copy_lanes),
+    row!("mov",  "01 0 11110000 imm5 0 0000 1 Rn Rd",  BASE, "{Z5d}, {Vn.e5}", moves::duplicate_element).when(any_lane),
+    row!("dup",  "0 Q 0 01110000 imm5 0 0001 1 Rn Rd", BASE, "{Vd.T5}, {R5n}", moves::duplicate_general).when(copy_lanes),
+    row!("mov",  "0 1 0 01110000 imm5 0 0011 1 Rn Rd", BASE, "{Vd.e5}, {R5n}", moves::insert_general).when(any_lane),
+    row!("mov",  "0 1 1 01110000 imm5 0 imm4 1 Rn Rd", BASE, "{Vd.e5}, {Vn.e4}", moves::insert_element).when(any_lane),
+    row!("umov", "0 Q 0 01110000 imm5 0 0111 1 Rn Rd", BASE, "{Rq}, {Vn.e5}", moves::move_to_general, false).when(unsigned_move),
+    row!("smov", "0 Q 0 01110000 imm5 0 0101 1 Rn Rd", BASE, "{Rq}, {Vn.e5}", moves::move_to_general, true).when(signed_move),
 ];
 
 /// Modified immediates: the four bits of cmode, op.
@@ -548,22 +548,22 @@ macro_rules! immediate {
 
 #[rustfmt::skip]
 static IMMEDIATE: &[Insn] = &[
-    immediate!("movi", "0", "0xx0", "{Vd.S}, #{imm8}{vlsl}", simd::move_immediate, false),
-    immediate!("movi", "0", "10x0", "{Vd.H}, #{imm8}{vlsl}", simd::move_immediate, false),
-    immediate!("movi", "0", "110x", "{Vd.S}, #{imm8}{vmsl}", simd::move_immediate, false),
-    immediate!("movi", "0", "1110", "{Vd.B}, #{imm8}",      simd::move_immediate, false),
-    immediate!("mvni", "1", "0xx0", "{Vd.S}, #{imm8}{vlsl}", simd::move_immediate, true),
-    immediate!("mvni", "1", "10x0", "{Vd.H}, #{imm8}{vlsl}", simd::move_immediate, true),
-    immediate!("mvni", "1", "110x", "{Vd.S}, #{imm8}{vmsl}", simd::move_immediate, true),
-    immediate!("orr",  "0", "0xx1", "{Vd.S}, #{imm8}{vlsl}", simd::logical_immediate, V::Or),
-    immediate!("orr",  "0", "10x1", "{Vd.H}, #{imm8}{vlsl}", simd::logical_immediate, V::Or),
-    immediate!("bic",  "1", "0xx1", "{Vd.S}, #{imm8}{vlsl}", simd::logical_immediate, V::AndNot),
-    immediate!("bic",  "1", "10x1", "{Vd.H}, #{imm8}{vlsl}", simd::logical_immediate, V::AndNot),
-    row!("movi", "0 0 1 0111100000 abc 1110 0 1 defgh Rd", BASE, "{Dd}, #{imm64}", simd::move_immediate, false),
-    row!("movi", "0 1 1 0111100000 abc 1110 0 1 defgh Rd", BASE, "{Vd.2d}, #{imm64}", simd::move_immediate, false),
-    immediate!("fmov", "0", "1111", "{Vd.S}, #{vfloat}", simd::move_immediate, false),
-    row!("fmov", "0 1 1 0111100000 abc 1111 0 1 defgh Rd", BASE, "{Vd.2d}, #{vfloat}", simd::move_immediate, false),
-    row!("fmov", "0 Q 0 0111100000 abc 1111 1 1 defgh Rd", F::FP16, "{Vd.H}, #{vfloat}", simd::move_immediate, false),
+    immediate!("movi", "0", "0xx0", "{Vd.S}, #{imm8}{vlsl}", moves::move_immediate, false),
+    immediate!("movi", "0", "10x0", "{Vd.H}, #{imm8}{vlsl}", moves::move_immediate, false),
+    immediate!("movi", "0", "110x", "{Vd.S}, #{imm8}{vmsl}", moves::move_immediate, false),
+    immediate!("movi", "0", "1110", "{Vd.B}, #{imm8}",      moves::move_immediate, false),
+    immediate!("mvni", "1", "0xx0", "{Vd.S}, #{imm8}{vlsl}", moves::move_immediate, true),
+    immediate!("mvni", "1", "10x0", "{Vd.H}, #{imm8}{vlsl}", moves::move_immediate, true),
+    immediate!("mvni", "1", "110x", "{Vd.S}, #{imm8}{vmsl}", moves::move_immediate, true),
+    immediate!("orr",  "0", "0xx1", "{Vd.S}, #{imm8}{vlsl}", moves::logical_immediate, V::Or),
+    immediate!("orr",  "0", "10x1", "{Vd.H}, #{imm8}{vlsl}", moves::logical_immediate, V::Or),
+    immediate!("bic",  "1", "0xx1", "{Vd.S}, #{imm8}{vlsl}", moves::logical_immediate, V::AndNot),
+    immediate!("bic",  "1", "10x1", "{Vd.H}, #{imm8}{vlsl}", moves::logical_immediate, V::AndNot),
+    row!("movi", "0 0 1 0111100000 abc 1110 0 1 defgh Rd", BASE, "{Dd}, #{imm64}", moves::move_immediate, false),
+    row!("movi", "0 1 1 0111100000 abc 1110 0 1 defgh Rd", BASE, "{Vd.2d}, #{imm64}", moves::move_immediate, false),
+    immediate!("fmov", "0", "1111", "{Vd.S}, #{vfloat}", moves::move_immediate, false),
+    row!("fmov", "0 1 1 0111100000 abc 1111 0 1 defgh Rd", BASE, "{Vd.2d}, #{vfloat}", moves::move_immediate, false),
+    row!("fmov", "0 Q 0 0111100000 abc 1111 1 1 defgh Rd", F::FP16, "{Vd.H}, #{vfloat}", moves::move_immediate, false),
 ];
 
 /// Permutations.
@@ -575,15 +575,15 @@ macro_rules! permute {
 
 #[rustfmt::skip]
 static PERMUTE: &[Insn] = &[
-    permute!("uzp1", "001", simd::unzip, 0),
-    permute!("trn1", "010", simd::transpose, 0),
-    permute!("zip1", "011", simd::zip, false),
-    permute!("uzp2", "101", simd::unzip, 1),
-    permute!("trn2", "110", simd::transpose, 1),
-    permute!("zip2", "111", simd::zip, true),
-    row!("ext", "0 Q 101110 00 0 Rm 0 imm4 0 Rn Rd",      BASE, "{Vd.B}, {Vn.B}, {Vm.B}, #{vimm4}", simd::extract).when(extract_fits),
-    row!("tbl", "0 Q 001110 00 0 Rm 0 tlen 0 00 Rn Rd",   BASE, "{Vd.B}, {tlist}, {Vm.B}", simd::table_lookup, false),
-    row!("tbx", "0 Q 001110 00 0 Rm 0 tlen 1 00 Rn Rd",   BASE, "{Vd.B}, {tlist}, {Vm.B}", simd::table_lookup, true),
+    permute!("uzp1", "001", moves::unzip, 0),
+    permute!("trn1", "010", moves::transpose, 0),
+    permute!("zip1", "011", moves::zip, false),
+    permute!("uzp2", "101", moves::unzip, 1),
+    permute!("trn2", "110", moves::transpose, 1),
+    permute!("zip2", "111", moves::zip, true),
+    row!("ext", "0 Q 101110 00 0 Rm 0 imm4 0 Rn Rd",      BASE, "{Vd.B}, {Vn.B}, {Vm.B}, #{vimm4}", moves::extract).when(extract_fits),
+    row!("tbl", "0 Q 001110 00 0 Rm 0 tlen 0 00 Rn Rd",   BASE, "{Vd.B}, {tlist}, {Vm.B}", moves::table_lookup, false),
+    row!("tbx", "0 Q 001110 00 0 Rm 0 tlen 1 00 Rn Rd",   BASE, "{Vd.B}, {tlist}, {Vm.B}", moves::table_lookup, true),
 ];
 
 #[rustfmt::skip]

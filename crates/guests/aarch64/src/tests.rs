@@ -295,8 +295,7 @@ fn codes_authenticate() {
             (25 | 25 << 16 | 3 << 37, 0x2a00_0012_3456_7890),
             (25 | 25 << 16 | 1 << 37, 0xffff_ff92_3456_7890),
         ] {
-            let mut cpu = Cpu::default();
-            cpu.el = 0;
+            let mut cpu = Cpu { el: 0, ..Cpu::default() };
             cpu.sys.tcr[1] = tcr;
             cpu.sys.apia = [0x84be_85ce_9804_e94b, 0xec28_02d4_e0a4_88e9];
             let mut call = |name: &str, args: [u64; 4]| {
