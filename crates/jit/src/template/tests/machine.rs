@@ -348,22 +348,11 @@ impl Bench {
         let empty = JumpEntry { pc: 0, mode: NO_MODE, entry: std::ptr::null(), block: std::ptr::null() };
         let jumps = vec![empty; JUMPS];
         let [access, call, compute] = stubs.rare();
-        let context = Box::new(Context {
-            tlb: tlb.as_ptr(),
-            jumps: jumps.as_ptr(),
-            attention: &raw const *machine.attention,
-            left: 0,
-            insns_end: 0,
-            access,
-            call,
-            compute,
-            status: 0,
-            trap_code: 0,
-            trap_value: 0,
-            values: [[0; 2]; 4],
-            env: std::ptr::null_mut(),
-            hot: [u32::MAX; HOT_COUNTERS],
-        });
+        // SAFETY: numbers and raw pointers only.
+        let mut context = Box::new(unsafe { std::mem::zeroed::<Context>() });
+        context.attention = &raw const *machine.attention;
+        (context.access, context.call, context.compute) = (access, call, compute);
+        context.hot = [u32::MAX; HOT_COUNTERS];
         Self { machine, context, tlb, jumps, memory, stubs }
     }
 
