@@ -2,7 +2,7 @@
 
 use super::{
     compile,
-    machine::{Bench, Cpu, EACH, SLOTS},
+    machine::{BASE, Bench, Cpu, EACH, SLOTS},
     random::Random,
 };
 use crate::{
@@ -12,9 +12,9 @@ use crate::{
     region::RegionBlock,
 };
 use isomer_ir::{
-    Builder, CpuHeader, Slot, SlotDesc, Terminal, Type,
+    Block, Builder, CpuHeader, MmuIndex, Slot, SlotDesc, Terminal, Type,
     block::LinkHint,
-    op::{BinOp, Cond, FpBinOp, Op},
+    op::{BinOp, Cond, FpBinOp, Op, RmwOp},
     softfloat::{NanRule, Tininess},
     types::{FpFormat, FpModel, Rounding},
 };
@@ -136,6 +136,60 @@ fn code_is_followed_through_the_jump_cache_by_pc_and_mode() {
                 }
             }
             bench.jumps[jump_index(next)] = JumpEntry { pc: 0, ..empty };
+        }
+    }
+}
+
+/// Eight accesses of every kind, each at the address in a register of its own, each counted before and after.
+fn accesses() -> Block {
+    let mut b = Builder::new(&SLOTS, 3, MODEL);
+    let register = |n: usize| Slot(X0.0 + n as u16);
+    let done = Slot(0);
+    let mut count = None;
+    for n in 0..8 {
+        b.insn_start(4 * n as u32, 4);
+        let flags = b.plain(MmuIndex(0));
+        let addr = b.get(register(n));
+        let one = *count.get_or_insert_with(|| b.iconst(Type::I8, 1));
+        match n {
+            0 | 5 => {
+                let value = b.load(Type::I64, Type::I16, true, addr, flags);
+                b.push(Op::Set { slot: register(n), value });
+            }
+            1 | 6 => b.store(Type::I64, addr, addr, flags),
+            2 => drop(b.rmw(RmwOp::MaxU, addr, addr, flags)),
+            3 => drop(b.load_reserve(Type::I32, addr, flags)),
+            4 => drop(b.store_cond(addr, one, flags)),
+            _ => drop(b.cas(addr, addr, addr, flags)),
+        }
+        let before = b.get(done);
+        let after = b.add(before, one);
+        b.set(done, after);
+    }
+    b.end(Terminal::Exit { offset: 32 });
+    b.finish()
+}
+
+#[test]
+fn every_access_can_fault_with_exact_state() {
+    let mut bench = Bench::new();
+    let block = accesses();
+    let place = RegionBlock { offset: 0, block: block.clone() };
+    let code = compile(&place, HostFeatures::detect(), None).expect("compiles");
+    let ram = Random(11).ram();
+    // Plain memory, memory behind the slow path, and from there on nothing.
+    for page in [0, 2] {
+        for faulting in 0..9 {
+            let mut start = cpu();
+            for n in 0..8 {
+                let good = BASE + 4096 * page + 64 * n as u64;
+                start.units[X0_UNIT + n] = if n == faulting { 0x10 } else { good };
+            }
+            let expected = bench.reference(&block, &start, &ram);
+            let found = bench.compiled(&code.code, &block, &start, &ram);
+            assert_eq!(found, expected);
+            let (end, at) = if faulting < 8 { ("fault", faulting) } else { ("exit", 8) };
+            assert_eq!((found.end.as_str(), found.pc, found.insns), (end, 4 * at as u64, at as u64));
         }
     }
 }
