@@ -57,10 +57,12 @@ bitflags! {
         const FLAGM2 = 1 << 21;
         /// FEAT_FRINTTS: FRINT32Z and its kin.
         const FRINTTS = 1 << 22;
-        /// FEAT_PAuth with QARMA5 (FEAT_PACQARMA5).
+        /// FEAT_PAuth; with QARMA5 (FEAT_PACQARMA5) unless one of the next two says otherwise.
         const PAUTH = 1 << 23;
         /// FEAT_PACQARMA3 in QARMA5's place.
         const PACQARMA3 = 1 << 24;
+        /// FEAT_PACIMP in QARMA5's place: an algorithm of our own, fast in software.
+        const PACIMP = 1 << 74;
         /// FEAT_PAuth2: the PAC is exclusive-ored in; authentication does not corrupt but exclusive-ors.
         const PAUTH2 = 1 << 25;
         /// FEAT_FPAC: failed authentication traps.
@@ -256,8 +258,8 @@ const MAX: IdRegisters = IdRegisters {
     dfr0: 0x0000_00f0_1030_5609,
     // RNG, TLBIRANGE, FlagM2, FHM, DotProd, SHA3, RDM, LSE, CRC32, SHA512, SHA1, PMULL.
     isar0: 0x1221_1001_1021_2120,
-    // I8MM, BF16, SPECRES, SB, FRINTTS, GPA, LRCPC3, FCMA, JSCVT, APA (PAuth2, FPACCOMBINE), DPB2.
-    isar1: 0x0010_1111_0131_1052,
+    // I8MM, BF16, SPECRES, SB, FRINTTS, GPI, LRCPC3, FCMA, JSCVT, API (PAuth2, FPACCOMBINE), DPB2.
+    isar1: 0x0010_1111_1031_1502,
     // CSSC, WFxT.
     isar2: 0x0010_0000_0000_0002,
     // ECV; LPA2 at both stages; 52-bit physical addresses.
@@ -293,6 +295,8 @@ const FIELDS: &[(Features, Id, u32, u64)] = &[
     (Features::TLBIOS, Id::Isar0, 56, 1), (Features::TLBIRANGE, Id::Isar0, 56, 2), (Features::RNG, Id::Isar0, 60, 1),
     (Features::DPB, Id::Isar1, 0, 1), (Features::DPB2, Id::Isar1, 0, 2),
     (Features::PAUTH, Id::Isar1, 4, 1), (Features::PAUTH2, Id::Isar1, 4, 3), (Features::FPAC, Id::Isar1, 4, 4),
+    (Features::PAUTH, Id::Isar1, 8, 1), (Features::PAUTH2, Id::Isar1, 8, 3), (Features::FPAC, Id::Isar1, 8, 4),
+    (Features::PACIMP, Id::Isar1, 8, 1),
     (Features::JSCVT, Id::Isar1, 12, 1), (Features::FCMA, Id::Isar1, 16, 1),
     (Features::LRCPC, Id::Isar1, 20, 1), (Features::LRCPC2, Id::Isar1, 20, 2), (Features::LRCPC3, Id::Isar1, 20, 3),
     (Features::FRINTTS, Id::Isar1, 32, 1), (Features::SB, Id::Isar1, 36, 1), (Features::SPECRES, Id::Isar1, 40, 1),

@@ -135,6 +135,7 @@ impl Cpu {
         self.ss = stepping && bits & spsr::SS != 0;
         self.stepped = false;
         self.event = true;
+        self.wait_until = u64::MAX;
         self.header.reserve_host = NO_RESERVATION;
         self.update_mode();
         pc

@@ -287,6 +287,8 @@ fn codes_authenticate() {
         Features::PAUTH | Features::PACQARMA3,
         Features::PAUTH | Features::PAUTH2,
         Features::PAUTH | Features::PAUTH2 | Features::FPAC,
+        Features::PAUTH | Features::PACIMP,
+        Features::PAUTH | Features::PACIMP | Features::PAUTH2 | Features::FPAC,
     ] {
         let guest = with(features);
         for (tcr, pointer) in [
