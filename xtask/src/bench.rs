@@ -58,6 +58,10 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         speed::list();
         return Ok(());
     }
+    if command.what.is_none() {
+        // Before a build that takes minutes.
+        command.speed.check()?;
+    }
     let platform = Platform::named(&command.arch)?;
     require_qemu(platform)?;
     let isomer = match &command.isomer {

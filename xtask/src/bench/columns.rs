@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::Places;
 use super::image::Guest;
@@ -214,10 +214,21 @@ impl Column {
     /// Why the binary cannot run this column: what it says about the options, or about a guest of five instructions.
     fn obstacle(&self, places: &Places) -> Result<Option<String>> {
         let mut command = self.tiny_command(places)?;
-        let output = command.stdin(Stdio::null()).output().context("cannot start what is measured")?;
+        let output = command.stdin(Stdio::null()).output();
+        let output = output.with_context(|| format!("cannot start {}", command.get_program().display()))?;
         let said = String::from_utf8_lossy(&output.stderr);
         let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
         Ok((!output.status.success()).then(|| format!("{}: {first}", output.status)))
+    }
+}
+
+/// # Errors
+/// When a name is not a column's.
+pub(super) fn check(asked: &[String]) -> Result<()> {
+    let known: Vec<String> = COLUMNS.iter().skip(1).map(|column| option_name(column.name)).collect();
+    match asked.iter().find(|name| !known.contains(name)) {
+        None => Ok(()),
+        Some(name) => bail!("no column is called {name}; there are {}", known.join(", ")),
     }
 }
 
@@ -226,11 +237,7 @@ impl Column {
 /// # Errors
 /// When a name is not a column's, or QEMU does not work.
 pub(super) fn available(asked: &[String], places: &Places) -> Result<Vec<&'static Column>> {
-    for name in asked {
-        let known = COLUMNS.iter().skip(1).map(|column| column.name);
-        let known: Vec<String> = known.map(option_name).collect();
-        ensure!(known.contains(name), "no column is called {name}; there are {}", known.join(", "));
-    }
+    check(asked)?;
     let mut working: Vec<&'static Column> = Vec::new();
     for column in &COLUMNS {
         let wanted = match column.shown {
@@ -359,6 +366,13 @@ mod tests {
         column("jit warm").empty_primed_cache(&places, "p")?;
         assert!(!places.cache("p", "primed").join("code").exists(), "a priming run starts from nothing");
         Ok(())
+    }
+
+    #[test]
+    fn columns_are_named_with_hyphens() {
+        assert!(check(&["interp".to_owned(), "jit-cold".to_owned()]).is_ok());
+        let error = check(&["jit cold".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("jit-warm"), "{error}");
     }
 
     #[test]

@@ -43,6 +43,15 @@ pub(super) struct Options {
     write: bool,
 }
 
+impl Options {
+    /// # Errors
+    /// When a name is not a row's or a column's.
+    pub(super) fn check(&self) -> Result<()> {
+        columns::check(&self.engine)?;
+        self.selection.rows().map(|_| ())
+    }
+}
+
 /// Prints the rows.
 pub(super) fn list() {
     for row in &ROWS {
