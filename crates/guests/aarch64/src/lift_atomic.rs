@@ -2,7 +2,8 @@
 //!
 //! The exclusive monitor is the engine's reservation: an address and the value that was there. Ordered accesses of
 //! general registers are RCsc, so they take part in one total order; `ldapr` and its kin are RCpc and merely acquire.
-//! Atomic and exclusive accesses must be naturally aligned, with FEAT_LSE2 too, which would allow more.
+//! Atomic and exclusive accesses must be naturally aligned, with FEAT_LSE2 too, which would allow more. A store-exclusive
+//! checks its address before the monitor, which the manual leaves open.
 
 use crate::{
     Features,
