@@ -194,6 +194,22 @@ fn another_namespaces_segment() {
     heals(&root, 0);
 }
 
+/// Were such a segment opened all the same, nothing in it would be authentic.
+#[test]
+fn another_namespaces_entry() {
+    let (root, path) = filled();
+    let store = open(&root).store.clone().unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let segment = Segment::open(&store.dir, name, &store.user).unwrap().unwrap();
+    let (slots, _) = segment.scan(&store.keys, &mut 0);
+    let (number, slot) = slots[0];
+    assert!(segment.read(number, &slot, &store.keys).is_ok());
+    let other = Keys::new(&store.user, Namespace { variant: 1, ..namespace() }.digest());
+    assert_eq!(segment.read(number, &slot, &other).unwrap_err(), Damage::Entry);
+    let (slots, damaged) = segment.scan(&other, &mut 0);
+    assert_eq!((slots.len(), damaged), (0, SEEDS.end));
+}
+
 /// An entry copied over another, with its slot, and over another's payload only.
 #[test]
 fn an_entry_replayed_elsewhere() {
