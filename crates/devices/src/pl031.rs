@@ -1,7 +1,7 @@
 //! PL031 real-time clock (PrimeCell Real Time Clock (PL031) Technical Reference Manual, DDI 0224C, chapter 3): seconds
 //! since 1970, and an interrupt when they match.
 
-use crate::amba::identification;
+use crate::{amba::identification, gic::lines::words};
 use isomer_core::{Clock, Device, FwNode, FwValue, IrqLine, Placement, StateError, Timers, clock::Timer};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -150,9 +150,11 @@ impl Device for Pl031 {
     const VERSION: u32 = 1;
     type State = Pl031State;
 
-    /// Registers take aligned accesses of 4 bytes.
+    /// Registers take aligned accesses of 4 bytes; smaller ones, by which firmware looks at the identification, read a
+    /// part.
     fn read(&mut self, region: usize, offset: u64, size: usize) -> u64 {
-        if (region, size) == (0, 4) { lock(&self.0).read(offset).into() } else { 0 }
+        let Some((at, mask, shift)) = words(offset, size).next().filter(|_| region == 0) else { return 0 };
+        u64::from((lock(&self.0).read(at) & mask) >> shift)
     }
 
     fn write(&mut self, region: usize, offset: u64, size: usize, value: u64) {
@@ -251,6 +253,7 @@ mod tests {
     fn it_shows_and_takes_the_time() {
         let mut rig = Rig::new();
         assert_eq!((rig.get(reg::DR), rig.get(0xfe0), rig.get(reg::CR)), (EPOCH_S, 0x31, 1));
+        assert_eq!(Device::read(&mut rig.rtc, 0, 0xff0, 1), 0x0d, "a byte, as EDK2 reads it");
         rig.timers.clock().advance_to(2 * NS);
         assert_eq!(rig.get(reg::DR), EPOCH_S + 2);
         rig.set(reg::LR, 5);

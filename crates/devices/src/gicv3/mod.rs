@@ -79,7 +79,7 @@ impl CpuPort {
         let ports = (0u32..).zip(signals).map(|(index, signal)| {
             let wire = |line| IrqLine::new(signal.clone(), line);
             Self {
-                affinity: (index / 16) << 8 | index % 16,
+                affinity: ((index / 16) << 8) | (index % 16),
                 irq: wire(inputs.irq),
                 fiq: wire(inputs.fiq),
                 virq: wire(inputs.virq),
