@@ -59,6 +59,11 @@ impl Translated {
         self.form.heap_bytes() + size_of::<Self>() + BLOCK_OVERHEAD
     }
 
+    /// Counts entries that do not come from interpreted code; true if it is hot.
+    pub(crate) fn count_down(&self, entries: u64) -> bool {
+        matches!(&self.form, Form::Compact(code) if code.count_down(entries))
+    }
+
     /// Where its compiled code is entered, if there is any.
     pub(crate) fn native_entry(&self) -> Option<*const u8> {
         self.native.borrow().last().map(|code| code.entry())

@@ -361,7 +361,9 @@ impl<G: Guest> VcpuEnv<G> {
     /// A block is hot: gives it compiled code if there is some, asks for it if not.
     fn consider(&mut self, block: &Translated) {
         /// Executions until a block that has to wait is looked at again.
-        const WAIT: u64 = 200;
+        const WAIT: u64 = 500;
+        /// The same for one that is part of a region already.
+        const COVERED: u64 = 5000;
         let Form::Compact(code) = &block.form else { return };
         if block.native_entry().is_some() {
             return code.set_countdown(1);
@@ -374,7 +376,7 @@ impl<G: Guest> VcpuEnv<G> {
         if !self.blocks.is_settled(gpa) || !self.is_protected(gpa, block.generation) {
             return;
         }
-        for _ in 0..2 {
+        for round in 0..2 {
             match jit.state(block.key, block.generation) {
                 Some(State::Ready(native)) => {
                     block.attach(native);
@@ -382,7 +384,8 @@ impl<G: Guest> VcpuEnv<G> {
                 }
                 Some(State::Pending(_)) => return,
                 Some(State::Failed(_)) => return code.set_countdown(u64::MAX),
-                None => {
+                Some(State::Covered(_)) if round > 0 => return code.set_countdown(COVERED),
+                Some(State::Covered(_)) | None => {
                     let Some(page) = self.phys.page(gpa) else { return };
                     // The copy is of this generation only if that has not changed since.
                     if generation_of(&self.phys.memory, gpa) != Some(block.generation)

@@ -38,7 +38,7 @@ pub struct JitPolicy {
 
 impl Default for JitPolicy {
     fn default() -> Self {
-        Self { region_after: 400, background: true, code_bytes: 64 << 20 }
+        Self { region_after: 1000, background: true, code_bytes: 64 << 20 }
     }
 }
 
@@ -75,6 +75,8 @@ pub(crate) enum State {
     Ready(Arc<NativeCode>),
     /// Not to be asked for again in this generation.
     Failed(u32),
+    /// Part of another region of this generation. If it is hot again nevertheless, it is worth one of its own.
+    Covered(u32),
 }
 
 /// A page to compile from.
@@ -82,6 +84,8 @@ struct Request {
     key: Key,
     generation: u32,
     page: Box<[u8; PAGE_SIZE as usize]>,
+    /// Even if it is part of another region.
+    insist: bool,
 }
 
 /// Counters of the compilers.
@@ -116,6 +120,8 @@ struct Shared<G: Guest> {
     memory: Arc<CodeMemory>,
     features: HostFeatures,
     known: Mutex<FxHashMap<Key, State>>,
+    /// Blocks inside compiled regions, with the generation.
+    covered: Mutex<FxHashMap<Key, u32>>,
     queue: Mutex<Queue>,
     wake: Condvar,
     /// Raised when all code was given up to make room.
@@ -171,6 +177,7 @@ impl<G: Guest> Jit<G> {
             memory,
             features,
             known: Mutex::default(),
+            covered: Mutex::default(),
             queue: Mutex::default(),
             wake: Condvar::new(),
             epoch: AtomicU64::new(0),
@@ -227,7 +234,7 @@ impl<G: Guest> Jit<G> {
         let mut known = lock(&self.shared.known);
         let state = known.get(&key)?;
         let of = match state {
-            State::Pending(of) | State::Failed(of) => *of,
+            State::Pending(of) | State::Failed(of) | State::Covered(of) => *of,
             State::Ready(code) => code.generation,
         };
         if of == generation {
@@ -240,7 +247,8 @@ impl<G: Guest> Jit<G> {
     /// Asks for code at `key`, made from `page`; with no threads it is there afterwards. False if it must be asked for
     /// again later.
     pub(crate) fn request(&self, key: Key, generation: u32, page: Box<[u8; PAGE_SIZE as usize]>) -> bool {
-        let request = Request { key, generation, page };
+        let insist = matches!(lock(&self.shared.known).get(&key), Some(State::Covered(_)));
+        let request = Request { key, generation, page, insist };
         if self.threads.is_empty() {
             let mut compiler = lock(&self.compiler);
             self.shared.carry_out(&mut compiler, &request);
@@ -286,7 +294,8 @@ impl<G: Guest> Shared<G> {
                 if queue.stop {
                     return;
                 }
-                match queue.requests.pop_front() {
+                // What became hot last is what runs now.
+                match queue.requests.pop_back() {
                     Some(request) => break request,
                     None => queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 }
@@ -297,6 +306,10 @@ impl<G: Guest> Shared<G> {
     }
 
     fn carry_out(&self, compiler: &mut RegionCompiler, request: &Request) {
+        if !request.insist && lock(&self.covered).get(&request.key) == Some(&request.generation) {
+            lock(&self.known).insert(request.key, State::Covered(request.generation));
+            return;
+        }
         let state = match self.compile(compiler, request) {
             Ok(compiled) => match self.install(&compiled) {
                 Some(span) => State::Ready(Arc::new(NativeCode { span, generation: request.generation })),
@@ -319,6 +332,11 @@ impl<G: Guest> Shared<G> {
             .ok_or(CompileError::Nothing("no instructions"))?;
         let lifted = start.elapsed();
         let compiled = compiler.compile(&region, Facts { effects: effects::<G> })?;
+        let covered = region
+            .blocks
+            .iter()
+            .map(|block| ((gpa.page_base().wrapping_add(block.offset.into()), mode), request.generation));
+        lock(&self.covered).extend(covered);
         let c = &self.counters;
         let add = |counter: &AtomicU64, n: u64| counter.fetch_add(n, Ordering::Relaxed);
         add(&c.regions, 1);
@@ -326,6 +344,14 @@ impl<G: Guest> Shared<G> {
         add(&c.code_bytes, compiled.code.len() as u64);
         add(&c.compile_ns, start.elapsed().as_nanos() as u64);
         add(&c.lift_ns, lifted.as_nanos() as u64);
+        tracing::debug!(
+            "{gpa} in mode {mode:#x}: {} blocks, {} instructions, {} bytes of code, {:?} of {:?} lifting",
+            region.blocks.len(),
+            compiled.insns,
+            compiled.code.len(),
+            lifted,
+            start.elapsed()
+        );
         Ok(compiled)
     }
 
@@ -336,6 +362,7 @@ impl<G: Guest> Shared<G> {
     /// Gives up all code: what is still hot will be compiled again.
     fn make_room(&self) {
         lock(&self.known).clear();
+        lock(&self.covered).clear();
         self.epoch.fetch_add(1, Ordering::Release);
     }
 }

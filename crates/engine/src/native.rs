@@ -64,6 +64,9 @@ impl<G: Guest> Native<G> {
             trap_code: 0,
             trap_value: 0,
             values: [[0; 2]; 4],
+            entry_pc: 0,
+            by_words: jit.stubs().by_words(),
+            words: [0; 2],
             env: std::ptr::null_mut(),
             hot: [HOT; HOT_COUNTERS],
         });

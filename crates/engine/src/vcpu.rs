@@ -401,7 +401,10 @@ impl<G: Guest> SoftVcpu<G> {
 
     /// Runs translated code from the present pc until something needs the run loop.
     fn run_slice(&mut self, budget: u64) -> Option<Exit> {
+        /// Entries that one from compiled code counts for: what that leads to had better be compiled too.
+        const FROM_NATIVE: u64 = 20;
         let until = self.cpu.header().insns.wrapping_add(budget);
+        let mut entries = 1;
         loop {
             let block = match self.env.lookup(&mut self.cpu) {
                 Lookup::Block(block) => block,
@@ -412,9 +415,19 @@ impl<G: Guest> SoftVcpu<G> {
                 return None;
             }
             // SAFETY: the block was looked up just now.
-            let next = match unsafe { block.get() }.native_entry() {
-                Some(entry) if fpenv::has_rounding(self.cpu.header()) => self.run_native(entry, left),
-                _ => self.run_interpreted(block, left),
+            let translated = unsafe { block.get() };
+            if translated.native_entry().is_none() && translated.count_down(entries) {
+                self.env.consider_hot(block);
+            }
+            let next = match translated.native_entry() {
+                Some(entry) if fpenv::has_rounding(self.cpu.header()) => {
+                    entries = FROM_NATIVE;
+                    self.run_native(entry, left)
+                }
+                _ => {
+                    entries = 1;
+                    self.run_interpreted(block, left)
+                }
             };
             match next {
                 Next::Lookup => {}

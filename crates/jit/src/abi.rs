@@ -18,7 +18,7 @@ use std::{ffi::c_void, sync::atomic::AtomicU32};
 
 /// Part of the key of everything kept on disk: raise it when anything in this file, or in what the compilers make of
 /// the IR, changes.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Entries of one TLB table (one translation regime of one address space).
 pub const TLB_ENTRIES: usize = 256;
@@ -120,6 +120,13 @@ pub struct Context {
     pub trap_value: u64,
     /// Operands and results of the functions above.
     pub values: [[u64; 2]; 4],
+    /// Where the running region was entered: compiled code's own.
+    pub entry_pc: u64,
+    /// `access`, `call` and `compute` once more, as functions of CPU and context that find their two words in
+    /// [`Self::words`]: for code that had better not tie up registers.
+    pub by_words: [*const c_void; 3],
+    /// See [`Self::by_words`].
+    pub words: [u64; 2],
     /// The engine's own.
     pub env: *mut c_void,
     /// Counted down by code that wants to be compiled better; [`ExitReason::Hot`] at 0.

@@ -4,7 +4,7 @@
 use crate::{
     CompileError,
     abi::Enter,
-    clif::{code_signature, host_isa, rare_signature},
+    clif::{code_signature, host_isa, memory, rare_signature},
     code_memory::{CodeMemory, CodeSpan},
     host::HostFeatures,
 };
@@ -25,6 +25,7 @@ pub type RareFunction = unsafe extern "C" fn(*mut u8, *mut crate::abi::Context, 
 pub struct Stubs {
     enter: CodeSpan,
     rare: [CodeSpan; 3],
+    by_words: [CodeSpan; 3],
 }
 
 impl Stubs {
@@ -50,9 +51,13 @@ impl Stubs {
         };
         let enter = make(&mut |func, builder| enter(func, builder, &*isa))?;
         let mut rare = |function: RareFunction| {
-            make(&mut |func, builder| preserve(func, builder, &*isa, function as usize as i64))
+            let function = function as usize as i64;
+            let mut stub =
+                |by_words| make(&mut |func, builder| preserve(func, builder, &*isa, function, by_words));
+            Ok::<_, CompileError>((stub(false)?, stub(true)?))
         };
-        Ok(Self { enter, rare: [rare(access)?, rare(call)?, rare(compute)?] })
+        let (access, call, compute) = (rare(access)?, rare(call)?, rare(compute)?);
+        Ok(Self { enter, rare: [access.0, call.0, compute.0], by_words: [access.1, call.1, compute.1] })
     }
 
     /// How the engine enters compiled code.
@@ -65,6 +70,11 @@ impl Stubs {
     /// The addresses for [`crate::abi::Context`]'s `access`, `call` and `compute`.
     pub fn rare(&self) -> [*const c_void; 3] {
         [0, 1, 2].map(|i| self.rare[i].address().cast())
+    }
+
+    /// The addresses for [`crate::abi::Context::by_words`].
+    pub fn by_words(&self) -> [*const c_void; 3] {
+        [0, 1, 2].map(|i| self.by_words[i].address().cast())
     }
 }
 
@@ -92,14 +102,26 @@ fn enter(func: &mut Function, builder: &mut FunctionBuilderContext, isa: &dyn Ta
 }
 
 /// Calls `function` and keeps every register.
-fn preserve(func: &mut Function, builder: &mut FunctionBuilderContext, isa: &dyn TargetIsa, function: i64) {
-    func.signature = rare_signature();
+fn preserve(
+    func: &mut Function,
+    builder: &mut FunctionBuilderContext,
+    isa: &dyn TargetIsa,
+    function: i64,
+    by_words: bool,
+) {
+    func.signature = rare_signature(if by_words { 2 } else { 4 });
     let mut b = FunctionBuilder::new(func, builder);
     let block = b.create_block();
     b.append_block_params_for_function_params(block);
     b.switch_to_block(block);
     b.seal_block(block);
-    let params = b.block_params(block).to_vec();
+    let mut params = b.block_params(block).to_vec();
+    if by_words {
+        let words = std::mem::offset_of!(crate::abi::Context, words) as i32;
+        let word = |b: &mut FunctionBuilder<'_>, i| b.ins().load(I64, memory(), params[1], words + 8 * i);
+        let words = [word(&mut b, 0), word(&mut b, 1)];
+        params.extend(words);
+    }
     let signature = b.import_signature(host_signature(4, 0));
     let function = b.ins().iconst(I64, function);
     b.ins().call_indirect(signature, function, &params);

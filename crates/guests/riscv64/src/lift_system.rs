@@ -5,6 +5,7 @@ use crate::{
     helpers::Helper,
     lift::Lift,
     operands::{Csr, Fence, I, R, R1, U},
+    regs::FpState,
 };
 use isomer_ir::{Terminal, Value, types::Order};
 
@@ -141,7 +142,9 @@ impl Lift<'_> {
 
     /// Most writes may change the mode, the address space or what interrupts are pending.
     fn after_csr_write(&mut self, csr: u16) {
-        if !is_inert(csr) {
+        const FFLAGS: u16 = 0x001;
+        let marks_nothing = csr == FFLAGS && self.mode.fp() == FpState::Dirty;
+        if !is_inert(csr) && !marks_nothing {
             self.exit();
         }
     }

@@ -42,6 +42,8 @@ pub(crate) fn csr_clear(cx: &mut HelperCx<'_, Riscv64>, [insn, mask, ..]: [u64; 
 pub(crate) fn mark_fs_dirty(cx: &mut HelperCx<'_, Riscv64>, _: [u64; 4]) -> Result {
     cx.cpu.mstatus |= mstatus::FS;
     cx.cpu.update_mode();
+    // Code lifted for the new mode need not ask again.
+    cx.env.reconsider();
     Ok(0)
 }
 

@@ -112,11 +112,23 @@ impl Code {
         Entry(self.words)
     }
 
-    /// Makes run loops stop with [`super::End::Hot`] instead of entering this code for the `entries`th time from now;
-    /// code starts with practically no limit.
+    /// Makes run loops stop with [`super::End::Hot`] instead of entering this code for the `entries`th time from now, where
+    /// linked jumps forward do not count; code starts with practically no limit.
     pub fn set_countdown(&self, entries: u64) {
         // SAFETY: inside the allocation; no reference to the words exists, and `Code` is not `Sync`.
         unsafe { self.words.add(COUNTDOWN).write(entries) }
+    }
+
+    /// Counts `entries` entries that run loops do not see: [`super::run`] does not count its first. True if the countdown
+    /// is over; the code may be entered nevertheless.
+    pub fn count_down(&self, entries: u64) -> bool {
+        // SAFETY: as in `set_countdown`.
+        unsafe {
+            let countdown = self.words.add(COUNTDOWN);
+            let over = countdown.read() <= entries;
+            countdown.write(if over { 1 } else { countdown.read() - entries });
+            over
+        }
     }
 
     /// Heap memory it takes, in bytes.

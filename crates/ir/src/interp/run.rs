@@ -142,7 +142,10 @@ pub unsafe fn run<E: Env>(code: &Code, cpu: &mut E::Cpu, env: &mut E, budget: u6
                         }
                         base = std::ptr::with_exposed_provenance(next as usize);
                         ip = base.add(HEAD_WORDS).cast();
-                        count_down!();
+                        // Every loop has a jump backward.
+                        if $offset as i64 <= 0 {
+                            count_down!();
+                        }
                     }};
                 }
                 macro_rules! branch {

@@ -1,6 +1,9 @@
 //! How compiled code goes on: inside the region, to other compiled code, or back to the engine.
 
-use super::{graph::is_return, translate::Translator, translate::memory};
+use super::{
+    graph::is_return,
+    translate::{Rare, Translator, memory},
+};
 use crate::abi::{self, ExitReason, JUMP_PAGES, JUMPS_PER_PAGE, JumpEntry};
 use cranelift_codegen::ir::{
     self, Block, InstBuilder,
@@ -54,9 +57,10 @@ impl Translator<'_, '_> {
                 let c = self.bits(c);
                 let (yes, no) = (self.b.create_block(), self.b.create_block());
                 self.b.ins().brif(c, yes, &[], no, &[]);
-                let dirty = self.dirty.clone();
+                let (dirty, available) = (self.dirty.clone(), self.available.clone());
                 for (block, offset) in [(no, not_taken), (yes, taken)] {
                     self.dirty = dirty.clone();
+                    self.available = available.clone();
                     self.b.switch_to_block(block);
                     self.b.seal_block(block);
                     self.go(offset);
@@ -117,8 +121,10 @@ impl Translator<'_, '_> {
             self.write_dirty();
         }
         if self.graph.backward.contains(&(self.at, to)) {
+            self.prepare_again(to);
             self.poll_and_go(to);
         } else {
+            self.prepare(to);
             self.b.ins().jump(self.blocks[to], &[]);
         }
     }
@@ -126,12 +132,7 @@ impl Translator<'_, '_> {
     /// Enters a block of the region unless the engine wants compiled code to return, or nothing is left.
     pub(super) fn poll_and_go(&mut self, to: usize) {
         let left = self.b.use_var(self.left);
-        let attention = self.b.ins().load(
-            I64,
-            super::translate::constant_memory(),
-            self.cx,
-            offset_of!(abi::Context, attention) as i32,
-        );
+        let attention = self.b.ins().load(I64, memory(), self.cx, offset_of!(abi::Context, attention) as i32);
         let asked = self.b.ins().load(I32, memory(), attention, 0);
         let (next, stop) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(asked, stop, &[], next, &[]);
@@ -150,7 +151,7 @@ impl Translator<'_, '_> {
 
     /// A return: to the callers in this region without a detour.
     fn guard_returns(&mut self, pc: ir::Value) {
-        let dirty = self.dirty.clone();
+        let (dirty, available) = (self.dirty.clone(), self.available.clone());
         for site in self.graph.return_sites.clone() {
             let blocks = &self.region.blocks;
             let delta = i64::from(blocks[site].offset) - i64::from(blocks[0].offset);
@@ -161,11 +162,12 @@ impl Translator<'_, '_> {
             self.b.switch_to_block(yes);
             self.b.seal_block(yes);
             self.dirty = dirty.clone();
+            self.available = available.clone();
             self.go_to(site);
             self.b.switch_to_block(no);
             self.b.seal_block(no);
         }
-        self.dirty = dirty;
+        (self.dirty, self.available) = (dirty, available);
     }
 
     // --- exits
@@ -317,14 +319,14 @@ impl Translator<'_, '_> {
         }
         let number = self.b.ins().iconst(I64, i64::from(helper.0));
         let zero = self.b.ins().iconst(I64, 0);
-        self.call_rare(offset_of!(abi::Context, call), number, zero);
+        self.call_rare(Rare::Call, number, zero);
         self.fault_if_told();
         if let Some(ty) = result {
             let value = self.result(super::translate::clif_type(ty), 0);
             self.define(inst.first, value);
         }
         if effects == Effects::Any {
-            self.load_slots();
+            self.available.clear();
         }
     }
 

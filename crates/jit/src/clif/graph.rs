@@ -1,11 +1,15 @@
 //! The control flow of a region: which blocks follow which, in what order they are compiled, where loops close.
 
+use super::slots::SlotSet;
 use crate::region::Region;
-use isomer_ir::{LinkHint, Terminal};
-use rustc_hash::FxHashSet;
+use isomer_ir::{LinkHint, Op, Terminal};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Return sites a return compares its target with before it asks the jump cache.
 const RETURN_GUARDS: usize = 4;
+
+/// Slots a loop may keep in registers of which it only reads some.
+const LOOP_SLOTS: usize = 9;
 
 /// Control flow inside a region; blocks by index.
 pub(super) struct Graph {
@@ -15,6 +19,8 @@ pub(super) struct Graph {
     pub(super) backward: FxHashSet<(usize, usize)>,
     /// Edges into each block; the region's entry counts as one.
     pub(super) predecessors: Vec<u32>,
+    /// Slots read in the loops that begin at a block, by that block.
+    pub(super) loop_reads: FxHashMap<usize, SlotSet>,
     /// Where calls in the region return to, as far as those places are in it.
     pub(super) return_sites: Vec<usize>,
 }
@@ -32,9 +38,11 @@ impl Graph {
             order: Vec::new(),
             backward: FxHashSet::default(),
             predecessors: vec![0; region.blocks.len()],
+            loop_reads: FxHashMap::default(),
             return_sites,
         };
         graph.search(region);
+        graph.find_loops(region);
         graph
     }
 
@@ -48,6 +56,44 @@ impl Graph {
             block.successors().filter_map(|place| region.index.get(&place).copied()).collect();
         next.dedup();
         next
+    }
+
+    /// What is read in each loop: worth loading before it.
+    fn find_loops(&mut self, region: &Region) {
+        let mut sources: FxHashMap<usize, Vec<usize>> = FxHashMap::default();
+        for &(from, to) in &self.backward {
+            sources.entry(to).or_default().push(from);
+        }
+        if sources.is_empty() {
+            return;
+        }
+        let mut predecessors: Vec<Vec<usize>> = vec![Vec::new(); region.blocks.len()];
+        for &at in &self.order {
+            self.successors(region, at).into_iter().for_each(|to| predecessors[to].push(at));
+        }
+        for (head, sources) in sources {
+            let mut inside: FxHashSet<usize> = FxHashSet::from_iter([head]);
+            let mut queue = sources;
+            while let Some(at) = queue.pop() {
+                if inside.insert(at) {
+                    queue.extend(&predecessors[at]);
+                }
+            }
+            let mut reads = SlotSet::default();
+            let mut writes = SlotSet::default();
+            for inst in inside.iter().flat_map(|&at| &region.blocks[at].block.insts) {
+                match inst.op {
+                    Op::Get { slot } => reads.insert(slot.0.into()),
+                    Op::Set { slot, .. } => writes.insert(slot.0.into()),
+                    _ => {}
+                }
+            }
+            if reads.members().len() > LOOP_SLOTS {
+                // What only is read would be spilled, and can be read from the CPU as well.
+                reads.keep_only(&writes);
+            }
+            self.loop_reads.insert(head, reads);
+        }
     }
 
     /// Depth first from the entry.

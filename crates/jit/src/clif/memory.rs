@@ -1,6 +1,6 @@
 //! Guest memory: the TLB's fast path inline, everything else through the context.
 
-use super::translate::{Translator, clif_type, memory};
+use super::translate::{Rare, Translator, clif_type, memory};
 use crate::{
     CompileError,
     abi::{self, Access, AccessKind, TLB_ENTRIES, TlbEntry, tlb_table_offset},
@@ -93,7 +93,9 @@ impl Translator<'_, '_> {
         const ENTRY_LOG: i64 = size_of::<TlbEntry>().trailing_zeros() as i64;
         let page = self.b.ins().ushr_imm_s(addr, i64::from(PAGE_SHIFT) - ENTRY_LOG);
         let index = self.b.ins().band_imm_s(page, ((TLB_ENTRIES - 1) as i64) << ENTRY_LOG);
-        let entry = self.b.ins().iadd(self.tlb, index);
+        // Not kept in a register: it would be spilled, and a spilled value is read from memory as well.
+        let tlb = self.b.ins().load(I64, memory(), self.cx, offset_of!(abi::Context, tlb) as i32);
+        let entry = self.b.ins().iadd(tlb, index);
         let table = tlb_table_offset(flags.mmu) as i32;
         let tag = self.b.ins().load(I64, memory(), entry, table + tag_offset as i32);
         let page_mask = !(PAGE_SIZE as i64 - 1);
@@ -138,7 +140,7 @@ impl Translator<'_, '_> {
         self.b.switch_to_block(slow);
         self.b.seal_block(slow);
         let packed = self.b.ins().iconst(I64, access.pack() as i64);
-        self.call_rare(offset_of!(abi::Context, access), addr, packed);
+        self.call_rare(Rare::Access, addr, packed);
         self.fault_if_told();
     }
 
@@ -216,7 +218,7 @@ impl Translator<'_, '_> {
         self.b.seal_block(slow);
         let access = Access { kind: AccessKind::Store, size, mmu: flags.mmu, align: flags.align };
         let packed = self.b.ins().iconst(I64, access.pack() as i64);
-        self.call_rare(offset_of!(abi::Context, access), addr, packed);
+        self.call_rare(Rare::Access, addr, packed);
         self.fault_if_told();
         self.b.ins().jump(join, &[]);
         self.join(join);

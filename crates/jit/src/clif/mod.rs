@@ -10,7 +10,7 @@ mod slots;
 mod translate;
 mod vector;
 
-pub(crate) use translate::{code_signature, rare_signature};
+pub(crate) use translate::{code_signature, memory, rare_signature};
 
 use crate::{CompileError, Compiled, host::HostFeatures, region::Region};
 use cranelift_codegen::{
@@ -101,6 +101,10 @@ impl RegionCompiler {
     /// Compiles a region.
     pub fn compile(&mut self, region: &Region, facts: Facts) -> Result<Compiled, CompileError> {
         self.context.clear();
+        self.generate(region, facts)
+    }
+
+    fn generate(&mut self, region: &Region, facts: Facts) -> Result<Compiled, CompileError> {
         translate::translate(
             &mut self.context.func,
             &mut self.builder,
@@ -117,6 +121,15 @@ impl RegionCompiler {
             return Err(CompileError::Codegen("the code has relocations".to_owned()));
         }
         Ok(Compiled { code: compiled.code_buffer().to_vec(), ranges: region.ranges(), insns: region.insns })
+    }
+
+    /// The region's host code as text: for people.
+    pub fn disassemble(&mut self, region: &Region, facts: Facts) -> Result<String, CompileError> {
+        self.context.clear();
+        self.context.set_disasm(true);
+        self.generate(region, facts)?;
+        let text = self.context.compiled_code().and_then(|code| code.vcode.clone());
+        Ok(text.unwrap_or_default())
     }
 
     /// The region in Cranelift's text form, before optimisation: for people.

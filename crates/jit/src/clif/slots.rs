@@ -148,6 +148,16 @@ impl SlotSet {
         self.0[slot / 64] |= 1 << (slot % 64);
     }
 
+    pub(super) fn contains(&self, slot: usize) -> bool {
+        self.0.get(slot / 64).is_some_and(|word| word >> (slot % 64) & 1 != 0)
+    }
+
+    pub(super) fn keep_only(&mut self, others: &Self) {
+        for (i, word) in self.0.iter_mut().enumerate() {
+            *word &= others.0.get(i).copied().unwrap_or(0);
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

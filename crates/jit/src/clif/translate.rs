@@ -33,13 +33,8 @@ pub(super) const fn clif_type(ty: Type) -> ClifType {
 }
 
 /// Accesses to the CPU, the context and host memory: always mapped; never assumed aligned.
-pub(super) const fn memory() -> MemFlagsData {
+pub(crate) const fn memory() -> MemFlagsData {
     MemFlagsData::new().with_notrap()
-}
-
-/// The same where nothing changes while compiled code runs.
-pub(super) const fn constant_memory() -> MemFlagsData {
-    MemFlagsData::new().with_notrap().with_aligned().with_readonly().with_can_move()
 }
 
 /// A value's forms: as bits, and as a floating-point number of the same width.
@@ -47,6 +42,14 @@ pub(super) const fn constant_memory() -> MemFlagsData {
 pub(super) struct Forms {
     pub(super) bits: Option<ir::Value>,
     pub(super) float: Option<ir::Value>,
+}
+
+/// The context's functions, as in [`abi::Context::by_words`].
+#[derive(Clone, Copy)]
+pub(super) enum Rare {
+    Access,
+    Call,
+    Compute,
 }
 
 /// Signatures of what compiled code calls.
@@ -66,9 +69,9 @@ pub(crate) fn code_signature() -> Signature {
 }
 
 /// The register-preserving signature of the context's functions.
-pub(crate) fn rare_signature() -> Signature {
+pub(crate) fn rare_signature(params: usize) -> Signature {
     let mut signature = Signature::new(CallConv::PreserveAll);
-    signature.params = vec![AbiParam::new(I64); 4];
+    signature.params = vec![AbiParam::new(I64); params];
     signature
 }
 
@@ -84,15 +87,14 @@ pub(super) struct Translator<'a, 'f> {
     vars: Vec<Option<Variable>>,
     pub(super) cpu: ir::Value,
     pub(super) cx: ir::Value,
-    pub(super) tlb: ir::Value,
-    /// Virtual pc of the region's entry.
-    pub(super) pc: ir::Value,
     pub(super) left: Variable,
     pub(super) signatures: Signatures,
     /// Cranelift's block for each block of the region.
     pub(super) blocks: Vec<Block>,
     /// Slots that are not in memory yet when a block with one predecessor begins.
     pub(super) inherited: FxHashMap<usize, SlotSet>,
+    /// Slots whose value is known whichever way a block is reached.
+    pub(super) known: FxHashMap<usize, SlotSet>,
     pub(super) exits: super::control::Exits,
 
     // The block being translated.
@@ -101,6 +103,8 @@ pub(super) struct Translator<'a, 'f> {
     pub(super) values: Vec<Forms>,
     /// Slots whose value is not in memory yet.
     pub(super) dirty: SlotSet,
+    /// Slots whose variable holds their value; others are read from the CPU first.
+    pub(super) available: SlotSet,
     /// Bytes from the block's entry to the running instruction, and how many came before it.
     pub(super) insn_offset: u32,
     pub(super) retired: u32,
@@ -130,11 +134,12 @@ pub(super) fn translate(
     b.seal_block(entry);
     let params = b.block_params(entry);
     let (cpu, cx, left_in, pc) = (params[0], params[1], params[2], params[3]);
-    let tlb = b.ins().load(I64, memory(), cx, offset_of!(abi::Context, tlb) as i32);
     let left = b.declare_var(I64);
     b.def_var(left, left_in);
+    // Rarely needed, so not worth a register.
+    b.ins().store(memory(), pc, cx, offset_of!(abi::Context, entry_pc) as i32);
     let code = b.import_signature(code_signature());
-    let rare = b.import_signature(rare_signature());
+    let rare = b.import_signature(rare_signature(2));
     let blocks = region.blocks.iter().map(|_| b.create_block()).collect();
     let exits = super::control::Exits::new(&mut b);
     let mut translator = Translator {
@@ -148,12 +153,12 @@ pub(super) fn translate(
         vars: vec![None; slots.len()],
         cpu,
         cx,
-        tlb,
-        pc,
         left,
         signatures: Signatures { code, rare },
         blocks,
         inherited: FxHashMap::default(),
+        known: FxHashMap::default(),
+        available: SlotSet::default(),
         exits,
         at: 0,
         fp,
@@ -172,7 +177,7 @@ pub(super) fn translate(
 impl Translator<'_, '_> {
     fn run(&mut self) -> Result<(), CompileError> {
         self.declare_slots();
-        self.load_slots();
+        self.prepare(0);
         self.poll_and_go(0);
         let order = self.graph.order.clone();
         for at in order {
@@ -190,6 +195,7 @@ impl Translator<'_, '_> {
         self.values.clear();
         self.values.resize(block.value_types.len(), Forms::default());
         self.dirty = self.inherited.remove(&at).unwrap_or_default();
+        self.available = self.known.get(&at).cloned().unwrap_or_default();
         (self.insn_offset, self.retired, self.started) = (0, 0, false);
         let clif = self.blocks[at];
         self.b.switch_to_block(clif);
@@ -322,7 +328,8 @@ impl Translator<'_, '_> {
 
     /// The virtual pc `delta` bytes from the region's entry.
     pub(super) fn pc_plus(&mut self, delta: i64) -> ir::Value {
-        if delta == 0 { self.pc } else { self.b.ins().iadd_imm_s(self.pc, delta) }
+        let entry = self.b.ins().load(I64, memory(), self.cx, offset_of!(abi::Context, entry_pc) as i32);
+        if delta == 0 { entry } else { self.b.ins().iadd_imm_s(entry, delta) }
     }
 
     // --- guest registers
@@ -338,20 +345,46 @@ impl Translator<'_, '_> {
         }
     }
 
-    /// Reads every slot kept in registers from the CPU: at the entry, and after what may have changed any.
-    pub(super) fn load_slots(&mut self) {
-        for slot in 0..self.slots.len() {
+    /// Reads a slot from the CPU unless its variable holds it already.
+    fn make_available(&mut self, slot: usize, var: Variable) {
+        if !self.available.contains(slot) {
+            let double = self.choice.keep[slot] == Keep::Double;
+            let ty = if double { F64 } else { clif_type(self.slots[slot].ty) };
+            let value = self.b.ins().load(ty, memory(), self.cpu, self.slots[slot].offset as i32);
+            self.b.def_var(var, value);
+            self.available.insert(slot);
+        }
+    }
+
+    /// Before a backward edge to block `to`: makes available what was so when it was entered.
+    pub(super) fn prepare_again(&mut self, to: usize) {
+        for slot in self.known.get(&to).map(SlotSet::members).unwrap_or_default() {
             if let Some(var) = self.vars[slot] {
-                let ty =
-                    if self.choice.keep[slot] == Keep::Double { F64 } else { clif_type(self.slots[slot].ty) };
-                let value = self.b.ins().load(ty, memory(), self.cpu, self.slots[slot].offset as i32);
-                self.b.def_var(var, value);
+                self.make_available(slot, var);
             }
         }
-        self.dirty.clear();
+    }
+
+    /// Before the present block goes on at block `to` but for a backward edge: loads what a loop that begins there reads,
+    /// and notes what is available on this way.
+    pub(super) fn prepare(&mut self, to: usize) {
+        if let Some(reads) = self.graph.loop_reads.get(&to) {
+            for slot in reads.members() {
+                if let Some(var) = self.vars[slot] {
+                    self.make_available(slot, var);
+                }
+            }
+        }
+        match self.known.get_mut(&to) {
+            Some(known) => known.keep_only(&self.available),
+            None => drop(self.known.insert(to, self.available.clone())),
+        }
     }
 
     fn get_slot(&mut self, slot: usize) -> Forms {
+        if let Some(var) = self.vars[slot] {
+            self.make_available(slot, var);
+        }
         match (self.choice.keep[slot], self.vars[slot]) {
             (Keep::Double, Some(var)) => Forms { bits: None, float: Some(self.b.use_var(var)) },
             (_, Some(var)) => Forms { bits: Some(self.b.use_var(var)), float: None },
@@ -369,11 +402,13 @@ impl Translator<'_, '_> {
                 let float = self.float(value);
                 self.b.def_var(var, float);
                 self.dirty.insert(slot);
+                self.available.insert(slot);
             }
             (_, Some(var)) => {
                 let bits = self.bits(value);
                 self.b.def_var(var, bits);
                 self.dirty.insert(slot);
+                self.available.insert(slot);
             }
             (_, None) => {
                 let bits = self.bits(value);
@@ -402,9 +437,13 @@ impl Translator<'_, '_> {
     // --- out-of-line calls
 
     /// Calls one of the context's functions.
-    pub(super) fn call_rare(&mut self, function_offset: usize, x: ir::Value, y: ir::Value) {
-        let function = self.b.ins().load(I64, constant_memory(), self.cx, function_offset as i32);
-        self.b.ins().call_indirect(self.signatures.rare, function, &[self.cpu, self.cx, x, y]);
+    pub(super) fn call_rare(&mut self, function: Rare, x: ir::Value, y: ir::Value) {
+        let words = offset_of!(abi::Context, words) as i32;
+        self.b.ins().store(memory(), x, self.cx, words);
+        self.b.ins().store(memory(), y, self.cx, words + 8);
+        let offset = offset_of!(abi::Context, by_words) + 8 * function as usize;
+        let function = self.b.ins().load(I64, memory(), self.cx, offset as i32);
+        self.b.ins().call_indirect(self.signatures.rare, function, &[self.cpu, self.cx]);
     }
 
     /// Leaves an operation to the evaluator; its results are then in the context's values.
@@ -419,7 +458,7 @@ impl Translator<'_, '_> {
         }
         let packed = self.b.ins().iconst(I64, packed as i64);
         let rules = self.b.ins().iconst(I64, crate::cold::pack_rules(self.fp) as i64);
-        self.call_rare(offset_of!(abi::Context, compute), packed, rules);
+        self.call_rare(Rare::Compute, packed, rules);
         Ok(())
     }
 
