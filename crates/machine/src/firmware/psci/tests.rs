@@ -23,7 +23,7 @@ impl Machine for Bench {
         self.on.len()
     }
     fn affinity(&self, cpu: usize) -> u64 {
-        1 << 31 | ((cpu / 2) << 8 | cpu % 2) as u64
+        1 << 31 | (((cpu / 2) << 8) | (cpu % 2)) as u64
     }
     fn is_on(&self, cpu: usize) -> bool {
         self.on[cpu]
