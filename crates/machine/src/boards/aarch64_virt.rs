@@ -179,7 +179,7 @@ pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, Ma
     let group = Group::<Aarch64>::new(spec.cpus);
     let cpus: Vec<Arc<VcpuSignal>> = group.peers().iter().map(|peer| peer.signal().clone()).collect();
 
-    let gic = Gic::new(spec.board.gic, &cpus, &memory);
+    let gic = Gic::new(&spec.board, &cpus, &memory);
     let guest = Arc::new(cpu_model(spec)?.with_cpu_interface(gic.cpu_port()));
     for part in &gic.parts {
         map(&bus, &part.device, &part.at.regions)?;

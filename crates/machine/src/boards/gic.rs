@@ -1,13 +1,19 @@
 //! The interrupt controller of Arm boards, of either version, and how the CPUs reach it.
 
-use crate::spec::GicVersion;
+use crate::spec::{BoardOptions, GicVersion};
 use isomer_aarch64::{
     CpuInterface,
-    interrupts::line::{FIQ, IRQ, VIRTUAL_FIQ, VIRTUAL_IRQ},
+    interrupts::{
+        line::{FIQ, IRQ, VIRTUAL_FIQ, VIRTUAL_IRQ},
+        ppi::GIC_MAINTENANCE,
+    },
 };
 use isomer_core::{Gpa, GuestMemory, IrqLine, Placement, VcpuSignal, bus::SharedDevice};
 use isomer_devices::{
-    gic::{FIRST_PPI, FIRST_SPI},
+    gic::{
+        FIRST_PPI, FIRST_SPI,
+        specifier::{self, LEVEL},
+    },
     gicv2::{self, Gicv2, msi::Gicv2m},
     gicv3::{self, Gicv3, its::Its},
     pci::MsiSink,
@@ -57,12 +63,17 @@ fn part<const N: usize>(label: &'static str, device: SharedDevice, windows: [(u6
 }
 
 impl Gic {
-    /// A controller for CPUs with these inputs.
-    pub(super) fn new(version: GicVersion, cpus: &[Arc<VcpuSignal>], memory: &GuestMemory) -> Self {
-        match version {
+    /// The controller that `options` ask for, for CPUs with these inputs.
+    pub(super) fn new(options: &BoardOptions, cpus: &[Arc<VcpuSignal>], memory: &GuestMemory) -> Self {
+        let mut gic = match options.gic {
             GicVersion::V2 => Self::v2(cpus),
             GicVersion::V3 => Self::v3(cpus, memory),
+        };
+        // The maintenance interrupt tells hypervisors that there is a virtual interface.
+        if options.el2 && options.gic == GicVersion::V3 {
+            gic.parts[0].at.irqs = specifier::ppi(GIC_MAINTENANCE, LEVEL).to_vec();
         }
+        gic
     }
 
     fn v2(cpus: &[Arc<VcpuSignal>]) -> Self {
