@@ -5,7 +5,7 @@ use isomer_core::{Gpa, PAGE_SHIFT, PAGE_SIZE};
 use isomer_ir::{Page, guest::TlbFlush};
 use isomer_jit::abi::{
     JUMPS, JUMPS_PER_PAGE, JumpEntry, NO_MODE, TLB_ENTRIES as ENTRIES, TLB_INVALID as INVALID,
-    TlbEntry as Entry, jump_index,
+    TlbEntry as Entry, jump_index, tlb_index as index,
 };
 
 /// Address spaces kept at once.
@@ -36,12 +36,19 @@ struct TableInfo {
     /// A large translation was forgotten to make room; granules of it may still have entries.
     spilled: bool,
     used: bool,
+    /// Groups of entries that may be valid, a bit each: what flushes and searches need to look at.
+    groups: u64,
 }
 
-/// The entry an address uses within its table.
-#[inline(always)]
-pub(crate) const fn index(gva: u64) -> usize {
-    (gva >> PAGE_SHIFT) as usize % ENTRIES
+/// Entries a bit of [`TableInfo::groups`] stands for.
+const GROUP: usize = ENTRIES / 64;
+
+impl TableInfo {
+    /// The entries that may be valid, as ranges within the table.
+    fn ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        let groups = self.groups;
+        (0..64).filter(move |group| groups >> group & 1 != 0).map(|group| group * GROUP..(group + 1) * GROUP)
+    }
 }
 
 struct Set {
@@ -190,10 +197,12 @@ impl Tlb {
 
     fn clear_table(&mut self, table: usize) {
         if self.tables[table].used {
+            for range in self.tables[table].ranges() {
+                let entries = table * ENTRIES + range.start..table * ENTRIES + range.end;
+                self.entries[entries.clone()].fill(EMPTY);
+                self.gpas[entries].fill(NO_GPA);
+            }
             self.tables[table] = TableInfo::default();
-            let entries = table * ENTRIES..(table + 1) * ENTRIES;
-            self.entries[entries.clone()].fill(EMPTY);
-            self.gpas[entries].fill(NO_GPA);
         }
     }
 
@@ -228,7 +237,8 @@ impl Tlb {
 
     /// Drops the entries that are part of a large translation which covers `gva`.
     fn clear_large(&mut self, table: usize, gva: u64) {
-        for at in table * ENTRIES..(table + 1) * ENTRIES {
+        for at in self.tables[table].ranges().flatten() {
+            let at = table * ENTRIES + at;
             let entry = &mut self.entries[at];
             let shift = self.gpas[at] & SHIFT_BITS;
             let tag = [entry.load, entry.store, entry.fetch].into_iter().find(|tag| *tag != INVALID);
@@ -256,6 +266,7 @@ impl Tlb {
         let Some(host) = host else { return };
         let tag = gva & !(PAGE_SIZE - 1);
         let allow = |yes: bool| if yes { tag } else { INVALID };
+        table.groups |= 1 << (index(gva) / GROUP);
         let at = number * ENTRIES + index(gva);
         self.gpas[at] = page.gpa.page_base().0 | u64::from(page.shift);
         self.entries[at] = Entry {
@@ -293,7 +304,8 @@ impl Tlb {
     pub(crate) fn protect(&mut self, gpa: Gpa) {
         let base = gpa.page_base().0;
         for table in (0..self.tables.len()).filter(|&table| self.tables[table].used) {
-            for at in table * ENTRIES..(table + 1) * ENTRIES {
+            for at in self.tables[table].ranges().flatten() {
+                let at = table * ENTRIES + at;
                 if self.gpas[at] & !SHIFT_BITS == base {
                     self.entries[at].store = INVALID;
                 }

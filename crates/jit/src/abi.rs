@@ -18,10 +18,10 @@ use std::{ffi::c_void, sync::atomic::AtomicU32};
 
 /// Part of the key of everything kept on disk: raise it when anything in this file, or in what the compilers make of
 /// the IR, changes.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 4;
 
 /// Entries of one TLB table (one translation regime of one address space).
-pub const TLB_ENTRIES: usize = 256;
+pub const TLB_ENTRIES: usize = 1024;
 
 /// One cached translation of a 4 KiB granule. The tags are the granule's virtual address, or [`TLB_INVALID`] where that
 /// access may not take the fast path.
@@ -41,6 +41,15 @@ pub struct TlbEntry {
 /// A tag no address matches: what is compared with a tag is an address's page, and perhaps its low bits where it must be
 /// aligned. This bit is in neither; one of the lowest would match misaligned accesses to page 0.
 pub const TLB_INVALID: u64 = PAGE_SIZE / 2;
+
+/// How far down [`tlb_index`] folds an address's bits: the width of an index.
+pub const TLB_FOLD: u32 = TLB_ENTRIES.trailing_zeros();
+
+/// The entry of its table that an address uses. Folded, so that arrays a power of two apart do not compete.
+#[inline(always)]
+pub const fn tlb_index(va: u64) -> usize {
+    ((va >> PAGE_SHIFT) ^ (va >> (PAGE_SHIFT + TLB_FOLD))) as usize % TLB_ENTRIES
+}
 
 /// Bytes from a set's first table to the one of regime `mmu`.
 pub const fn tlb_table_offset(mmu: MmuIndex) -> usize {

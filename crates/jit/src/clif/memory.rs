@@ -3,7 +3,7 @@
 use super::translate::{Rare, Translator, clif_type, memory};
 use crate::{
     CompileError,
-    abi::{self, Access, AccessKind, TLB_ENTRIES, TlbEntry, tlb_table_offset},
+    abi::{self, Access, AccessKind, TLB_ENTRIES, TLB_FOLD, TlbEntry, tlb_table_offset},
 };
 use cranelift_codegen::ir::{
     self, AtomicRmwOp, InstBuilder, MemFlagsData, Type as ClifType,
@@ -92,6 +92,8 @@ impl Translator<'_, '_> {
     ) -> (ir::Value, ir::Value) {
         const ENTRY_LOG: i64 = size_of::<TlbEntry>().trailing_zeros() as i64;
         let page = self.b.ins().ushr_imm_s(addr, i64::from(PAGE_SHIFT) - ENTRY_LOG);
+        let fold = self.b.ins().ushr_imm_s(addr, i64::from(PAGE_SHIFT + TLB_FOLD) - ENTRY_LOG);
+        let page = self.b.ins().bxor(page, fold);
         let index = self.b.ins().band_imm_s(page, ((TLB_ENTRIES - 1) as i64) << ENTRY_LOG);
         // Not kept in a register: it would be spilled, and a spilled value is read from memory as well.
         let tlb = self.b.ins().load(I64, memory(), self.cx, offset_of!(abi::Context, tlb) as i32);

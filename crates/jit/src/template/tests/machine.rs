@@ -4,7 +4,7 @@
 use crate::{
     abi::{
         Access as Packed, AccessKind, Context, ExitReason, HOT_COUNTERS, JUMPS, JumpEntry, NO_MODE,
-        TLB_ENTRIES, TLB_INVALID, TlbEntry,
+        TLB_ENTRIES, TLB_INVALID, TlbEntry, tlb_index,
     },
     code_memory::{CodeMemory, CodeSpan},
     cold,
@@ -335,7 +335,7 @@ impl Bench {
         for regime in REGIMES {
             for page in 0..PAGES {
                 let va = BASE + page * PAGE;
-                let entry = &mut tlb[usize::from(regime) * TLB_ENTRIES + (va / PAGE) as usize % TLB_ENTRIES];
+                let entry = &mut tlb[usize::from(regime) * TLB_ENTRIES + tlb_index(va)];
                 entry.addend = addend;
                 if matches!(page, 0 | 1 | 3) {
                     entry.load = va;

@@ -9,7 +9,7 @@ use super::{
     enc::{Alu, Opcode, Patch, Rm, Shift, cc, one, reg::*, sse, two},
     header,
 };
-use crate::abi::{Access, AccessKind, Context, TLB_ENTRIES, TlbEntry, tlb_table_offset};
+use crate::abi::{Access, AccessKind, Context, TLB_ENTRIES, TLB_FOLD, TlbEntry, tlb_table_offset};
 use isomer_core::{PAGE_SHIFT, PAGE_SIZE};
 use isomer_ir::{
     CpuHeader, Op, Type, Value,
@@ -24,7 +24,7 @@ const _: () = assert!(
     size_of::<TlbEntry>().is_power_of_two()
         && TLB_ENTRIES.is_power_of_two()
         && TLB_SHIFT < PAGE_SHIFT
-        && PAGE_SHIFT + TLB_ENTRIES.trailing_zeros() <= 32
+        && PAGE_SHIFT + 2 * TLB_FOLD <= 32
         && NO_RESERVATION == u64::MAX
 );
 
@@ -67,7 +67,10 @@ impl Gen<'_> {
         let tag = if store { offset_of!(TlbEntry, store) } else { offset_of!(TlbEntry, load) };
         let tag = (tlb_table_offset(flags.mmu) + tag) as i32;
         asm.mov32(entry, va);
+        asm.mov32(scratch, va);
         asm.shift_imm(Shift::Shr, 4, entry, (PAGE_SHIFT - TLB_SHIFT) as u8);
+        asm.shift_imm(Shift::Shr, 4, scratch, (PAGE_SHIFT + TLB_FOLD - TLB_SHIFT) as u8);
+        asm.alu(Alu::Xor, false, entry, Rm::Reg(scratch));
         asm.alu_imm(Alu::And, false, Rm::Reg(entry), (TLB_ENTRIES as i32 - 1) << TLB_SHIFT);
         let page = -(PAGE_SIZE as i32);
         if flags.align == Align::Natural {
