@@ -196,7 +196,7 @@ mod tests {
         let memory = CodeMemory::new(1 << 16).unwrap();
         let mut spans: Vec<_> = (0..1024).map(|_| memory.install(&[0xc3]).unwrap()).collect();
         assert!(memory.install(&[0xc3]).is_none() && memory.used_bytes() == memory.capacity_bytes());
-        spans.retain(|span| span.address() as usize / ALIGN % 2 == 0);
+        spans.retain(|span| (span.address() as usize / ALIGN).is_multiple_of(2));
         assert!(memory.install(&[0; ALIGN + 1]).is_none());
         assert!(memory.install(&[0; ALIGN]).is_some());
         drop(spans);

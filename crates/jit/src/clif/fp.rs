@@ -86,7 +86,7 @@ impl Translator<'_, '_> {
             Op::FpToInt { fmt, to, signed, overflow, rounding: Rounding::TowardZero, a }
                 if is_native(fmt, fp) =>
             {
-                self.to_int(inst, (fmt, to), signed, overflow, a)
+                self.truncate(inst, (fmt, to), signed, overflow, a)
             }
             Op::FpFromInt { fmt, from, signed, rounding, a } if is_native(fmt, fp) => {
                 let exact = fmt == FpFormat::F64 && from == Type::I32;
@@ -101,7 +101,7 @@ impl Translator<'_, '_> {
                         let wide = self.b.ins().uextend(I64, a);
                         self.b.ins().fcvt_from_sint(ty, wide)
                     }
-                    (_, false) => return self.from_u64(inst, ty, a),
+                    (_, false) => return self.convert_u64(inst, ty, a),
                 };
                 self.define_float(first, value);
                 Ok(())
@@ -242,7 +242,7 @@ impl Translator<'_, '_> {
     }
 
     /// Truncates numbers that surely fit; the evaluator does the rest.
-    fn to_int(
+    fn truncate(
         &mut self,
         inst: &Inst,
         (fmt, to): (FpFormat, Type),
@@ -277,7 +277,7 @@ impl Translator<'_, '_> {
     }
 
     /// Unsigned 64-bit numbers of 63 bits as signed ones.
-    fn from_u64(&mut self, inst: &Inst, ty: ClifType, a: ir::Value) -> Result<(), CompileError> {
+    fn convert_u64(&mut self, inst: &Inst, ty: ClifType, a: ir::Value) -> Result<(), CompileError> {
         let rare = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, a, 0);
         let value = self.unless(inst, rare, ty, |t| t.b.ins().fcvt_from_sint(ty, a))?;
         self.define_float(inst.first, value);
