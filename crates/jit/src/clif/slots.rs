@@ -25,6 +25,8 @@ pub(super) struct Choice {
     pub(super) keep: Vec<Keep>,
     /// By block and value: used as floating point only.
     pub(super) float: Vec<Vec<bool>>,
+    /// By block and value: surely stored or branched on, so that the code generator cannot drop what computes it.
+    pub(super) needed: Vec<Vec<bool>>,
 }
 
 /// Operands that a host instruction wants in a floating-point register.
@@ -109,7 +111,8 @@ impl Choice {
             })
             .collect();
         let float = region.blocks.iter().map(|block| float_values(&block.block, &keep)).collect();
-        Self { keep, float }
+        let needed = region.blocks.iter().map(|block| needed_values(&block.block, &keep)).collect();
+        Self { keep, float, needed }
     }
 }
 
@@ -134,6 +137,22 @@ fn float_values(block: &isomer_ir::Block, keep: &[Keep]) -> Vec<bool> {
         uses[value.0 as usize].1 += 1;
     }
     uses.into_iter().map(|(float, all)| all > 0 && float == all).collect()
+}
+
+/// Values that go to a slot kept as a double, which [`super::translate::Translator`] never drops, or decide a branch.
+fn needed_values(block: &isomer_ir::Block, keep: &[Keep]) -> Vec<bool> {
+    let mut needed = vec![false; block.value_types.len()];
+    for inst in &block.insts {
+        if let Op::Set { slot, value } = inst.op
+            && keep[usize::from(slot.0)] == Keep::Double
+        {
+            needed[value.0 as usize] = true;
+        }
+    }
+    if let Some(value) = block.terminal.operand() {
+        needed[value.0 as usize] = true;
+    }
+    needed
 }
 
 /// A set of slots.

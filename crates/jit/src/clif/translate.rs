@@ -242,7 +242,10 @@ impl Translator<'_, '_> {
             | Op::FpConvert { .. }
             | Op::FpToInt { .. }
             | Op::FpFromInt { .. }
-            | Op::FpRound { .. } => self.float_op(inst)?,
+            | Op::FpRound { .. } => {
+                self.float_op(inst)?;
+                self.keep_alive(inst.first);
+            }
             Op::ConstVec { .. }
             | Op::VecUnary { .. }
             | Op::VecBinary { .. }
@@ -261,6 +264,17 @@ impl Translator<'_, '_> {
             _ => self.int_op(inst)?,
         }
         Ok(())
+    }
+
+    /// Sees to it that the result of a floating-point operation is computed even if nobody reads it: its flags count.
+    fn keep_alive(&mut self, value: Value) {
+        if !self.choice.needed[self.at][value.0 as usize] {
+            let forms = self.forms(value);
+            if let Some(result) = forms.float.or(forms.bits) {
+                let scratch = offset_of!(abi::Context, values) as i32 + 16 * 3;
+                self.b.ins().store(memory(), result, self.cx, scratch);
+            }
+        }
     }
 
     // --- values
@@ -400,6 +414,11 @@ impl Translator<'_, '_> {
         match (self.choice.keep[slot], self.vars[slot]) {
             (Keep::Double, Some(var)) => {
                 let float = self.float(value);
+                if self.dirty.contains(slot) {
+                    // What nobody reads was computed nevertheless: its flags count.
+                    let old = self.b.use_var(var);
+                    self.b.ins().store(memory(), old, self.cpu, self.slots[slot].offset as i32);
+                }
                 self.b.def_var(var, float);
                 self.dirty.insert(slot);
                 self.available.insert(slot);
