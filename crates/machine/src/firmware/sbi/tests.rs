@@ -646,8 +646,9 @@ proptest! {
         calls in prop::collection::vec((0..EXTENSIONS.len(), 0u64..9, prop::array::uniform6(edge())), 1..20),
     ) {
         let mut b = bench(3);
-        b.cpu.stvec = RAM;
         for (row, function, args) in calls {
+            // A suspension may have reset it.
+            b.cpu.stvec = RAM;
             let (extension, legacy) = (EXTENSIONS[row].id, EXTENSIONS[row].legacy);
             let (error, _) = b.call(extension, function, &args);
             let faulted = b.cpu.header.pc == RAM && legacy;
