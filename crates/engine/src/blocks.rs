@@ -69,6 +69,11 @@ impl Translated {
         self.native.borrow().last().map(|code| code.entry())
     }
 
+    /// Is its compiled code the best there can be?
+    pub(crate) fn is_best(&self) -> bool {
+        self.native.borrow().last().is_some_and(|code| !code.is_template)
+    }
+
     /// Gives it compiled code, from now on.
     pub(crate) fn attach(&self, code: Arc<NativeCode>) {
         self.native.borrow_mut().push(code);

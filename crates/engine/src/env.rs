@@ -347,54 +347,100 @@ impl<G: Guest> VcpuEnv<G> {
         if !block.is_linkable() || native.is_volatile(block.key.0.page_number(), block.generation, insns) {
             return;
         }
-        match native.jit.policy().region_after {
-            0 => self.consider(block),
-            after => {
+        let policy = native.jit.policy();
+        match policy.template_after.or(policy.region_after) {
+            Some(0) => self.consider(block),
+            Some(after) => {
                 code.set_countdown(after);
                 if let Some(State::Ready(_)) = native.jit.state(block.key, block.generation) {
                     self.consider(block);
                 }
             }
+            None => {}
         }
     }
 
-    /// A block is hot: gives it compiled code if there is some, asks for it if not.
+    /// An interpreted block is hot: gives it compiled code if there is some, asks for it if not.
     fn consider(&mut self, block: &Translated) {
         /// Executions until a block that has to wait is looked at again.
         const WAIT: u64 = 500;
-        /// The same for one that is part of a region already.
-        const COVERED: u64 = 5000;
         let Form::Compact(code) = &block.form else { return };
+        let Some(native) = &self.native else { return };
+        let jit = native.jit.clone();
+        let policy = jit.policy();
         if block.native_entry().is_some() {
             return code.set_countdown(1);
         }
-        let Some(native) = &self.native else { return };
-        let jit = native.jit.clone();
-        let (gpa, _) = block.key;
-        code.set_countdown(WAIT);
+        let regions = policy.region_after.is_some();
+        if policy.template_after.is_some() {
+            let ready = regions && self.find_region(&jit, block);
+            if ready || self.make_template(&jit, block) {
+                return code.set_countdown(1);
+            }
+        }
+        code.set_countdown(if regions { policy.region_after.unwrap_or(0).max(WAIT) } else { u64::MAX });
+        if regions && self.want_region(&jit, block) {
+            code.set_countdown(1);
+        }
+    }
+
+    /// Attaches a region that starts with the block if there is one.
+    fn find_region(&self, jit: &Jit<G>, block: &Translated) -> bool {
+        let state = jit.state(block.key, block.generation);
+        // A region is made from what every vCPU sees; this block may be from before that.
+        let (Some(State::Ready(native)), true) = (state, self.blocks.is_settled(block.key.0)) else {
+            return false;
+        };
+        block.attach(native);
+        true
+    }
+
+    /// Compiles the block by itself. Its code is as good as the block, no matter what other vCPUs know.
+    fn make_template(&self, jit: &Jit<G>, block: &Translated) -> bool {
+        let gpa = block.key.0;
+        let Some(page) = self.phys.page(gpa) else { return false };
+        // The copy is of this generation only if that has not changed since.
+        if generation_of(&self.phys.memory, gpa) != Some(block.generation) {
+            return false;
+        }
+        let Some(native) = jit.compile_block(block.key, block.generation, &page) else { return false };
+        block.attach(Arc::new(native));
+        true
+    }
+
+    /// Attaches a region that starts with the block if there is one, asks for it if not; true if it is there.
+    fn want_region(&mut self, jit: &Arc<Jit<G>>, block: &Translated) -> bool {
+        let gpa = block.key.0;
         // Code that some vCPU may still change unnoticed is not worth the work, and might be shared with it.
         if !self.blocks.is_settled(gpa) || !self.is_protected(gpa, block.generation) {
-            return;
+            return false;
         }
-        for round in 0..2 {
+        for _ in 0..2 {
             match jit.state(block.key, block.generation) {
-                Some(State::Ready(native)) => {
-                    block.attach(native);
-                    return code.set_countdown(1);
-                }
-                Some(State::Pending(_)) => return,
-                Some(State::Failed(_)) => return code.set_countdown(u64::MAX),
-                Some(State::Covered(_)) if round > 0 => return code.set_countdown(COVERED),
+                Some(State::Ready(_)) => return self.find_region(jit, block),
+                Some(State::Pending(_) | State::Failed(_)) => return false,
                 Some(State::Covered(_)) | None => {
-                    let Some(page) = self.phys.page(gpa) else { return };
-                    // The copy is of this generation only if that has not changed since.
+                    let Some(page) = self.phys.page(gpa) else { return false };
                     if generation_of(&self.phys.memory, gpa) != Some(block.generation)
                         || !jit.request(block.key, block.generation, page)
                     {
-                        return;
+                        return false;
                     }
                 }
             }
+        }
+        false
+    }
+
+    /// The compiled block at the CPU's pc has run often.
+    pub(crate) fn consider_better(&mut self, block: BlockRef) {
+        // SAFETY: callers have just looked it up.
+        let block = unsafe { block.get() };
+        let Some(native) = &mut self.native else { return };
+        native.cool(block.key.0);
+        let jit = native.jit.clone();
+        if block.native_entry().is_some() && !block.is_best() {
+            self.want_region(&jit, block);
         }
     }
 

@@ -9,10 +9,12 @@ use isomer_core::{Gpa, PAGE_SIZE};
 use isomer_ir::{Block, Guest, guest::lift_block, passes, types::HelperId};
 use isomer_jit::{
     CompileError, Compiled, HostFeatures,
+    abi::hot_index,
     clif::{Facts, RegionCompiler},
     code_memory::{CodeMemory, CodeSpan},
-    region::{Region, RegionLimits, Source},
+    region::{Region, RegionBlock, RegionLimits, Source},
     stubs::Stubs,
+    template,
 };
 use rustc_hash::FxHashMap;
 use std::{
@@ -28,8 +30,13 @@ use std::{
 /// How compiled code is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct JitPolicy {
-    /// Executions of a block before a region that starts there is compiled.
-    pub region_after: u64,
+    /// Entries of an interpreted block before it is compiled by itself; `None`: never.
+    pub template_after: Option<u64>,
+    /// Entries of an interpreted block before a region that starts there is compiled, where blocks are not compiled by
+    /// themselves; `None`: regions are never compiled.
+    pub region_after: Option<u64>,
+    /// Entries of a compiled block before a region that starts there is compiled.
+    pub hot_after: u32,
     /// Compile on threads of their own, else while the vCPU waits: for tests that want compiled code at once.
     pub background: bool,
     /// Room for code, in bytes.
@@ -38,13 +45,27 @@ pub struct JitPolicy {
 
 impl Default for JitPolicy {
     fn default() -> Self {
-        Self { region_after: 1000, background: true, code_bytes: 64 << 20 }
+        Self {
+            template_after: Some(16),
+            region_after: Some(1000),
+            hot_after: 4000,
+            background: true,
+            code_bytes: 64 << 20,
+        }
     }
 }
 
 impl JitPolicy {
-    /// Everything is compiled before its first execution.
-    pub const EAGER: Self = Self { region_after: 0, background: false, code_bytes: 64 << 20 };
+    /// Everything is compiled as a region before its first execution.
+    pub const EAGER: Self = Self {
+        template_after: None,
+        region_after: Some(0),
+        hot_after: u32::MAX,
+        background: false,
+        code_bytes: 64 << 20,
+    };
+    /// Everything is compiled block by block before its first execution.
+    pub const TEMPLATE: Self = Self { template_after: Some(0), region_after: None, ..Self::EAGER };
 }
 
 /// Waiting requests; more are refused and asked for again later.
@@ -59,6 +80,8 @@ pub(crate) struct NativeCode {
     span: CodeSpan,
     /// Of the granule it was made from.
     pub(crate) generation: u32,
+    /// The block compiler made it: there may be better code one day.
+    pub(crate) is_template: bool,
 }
 
 impl NativeCode {
@@ -103,6 +126,14 @@ pub struct JitStats {
     pub lift_ns: u64,
     /// Regions that were refused.
     pub refused: u64,
+    /// Blocks compiled by themselves.
+    pub blocks: u64,
+    /// Guest instructions in them.
+    pub block_insns: u64,
+    /// Bytes of host code.
+    pub block_code_bytes: u64,
+    /// Time spent emitting their code, in nanoseconds.
+    pub block_ns: u64,
 }
 
 #[derive(Default)]
@@ -113,6 +144,10 @@ struct Counters {
     compile_ns: AtomicU64,
     lift_ns: AtomicU64,
     refused: AtomicU64,
+    blocks: AtomicU64,
+    block_insns: AtomicU64,
+    block_code_bytes: AtomicU64,
+    block_ns: AtomicU64,
 }
 
 struct Shared<G: Guest> {
@@ -199,6 +234,7 @@ impl<G: Guest> Jit<G> {
             EngineKind::Interpreter | EngineKind::Reference => Ok(None),
             EngineKind::Jit => Self::new(guest.clone(), JitPolicy::default()).map(Some),
             EngineKind::Eager => Self::new(guest.clone(), JitPolicy::EAGER).map(Some),
+            EngineKind::Template => Self::new(guest.clone(), JitPolicy::TEMPLATE).map(Some),
         }
     }
 
@@ -215,6 +251,33 @@ impl<G: Guest> Jit<G> {
         self.shared.epoch.load(Ordering::Acquire)
     }
 
+    /// Compiles one block by itself, now.
+    pub(crate) fn compile_block(
+        &self,
+        (gpa, mode): Key,
+        generation: u32,
+        page: &[u8; PAGE_SIZE as usize],
+    ) -> Option<NativeCode> {
+        let source = Page { guest: &*self.shared.guest, mode, bytes: page };
+        let offset = gpa.page_offset() as u16;
+        let block = source.block(offset, RegionLimits::BLOCK.block_insns)?;
+        let start = Instant::now();
+        let hot = self.policy.region_after.map(|_| hot_index(gpa.0 >> 1) as u16);
+        let compiled = template::compile(&RegionBlock { offset, block }, self.shared.features, hot).ok()?;
+        let c = &self.shared.counters;
+        c.blocks.fetch_add(1, Ordering::Relaxed);
+        c.block_insns.fetch_add(compiled.insns.into(), Ordering::Relaxed);
+        c.block_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        c.block_code_bytes.fetch_add(compiled.code.len() as u64, Ordering::Relaxed);
+        match self.shared.install(&compiled) {
+            Some(span) => Some(NativeCode { span, generation, is_template: true }),
+            None => {
+                self.shared.make_room();
+                None
+            }
+        }
+    }
+
     /// Counters.
     pub fn stats(&self) -> JitStats {
         let c = &self.shared.counters;
@@ -226,6 +289,10 @@ impl<G: Guest> Jit<G> {
             compile_ns: get(&c.compile_ns),
             lift_ns: get(&c.lift_ns),
             refused: get(&c.refused),
+            blocks: get(&c.blocks),
+            block_insns: get(&c.block_insns),
+            block_code_bytes: get(&c.block_code_bytes),
+            block_ns: get(&c.block_ns),
         }
     }
 
@@ -312,7 +379,11 @@ impl<G: Guest> Shared<G> {
         }
         let state = match self.compile(compiler, request) {
             Ok(compiled) => match self.install(&compiled) {
-                Some(span) => State::Ready(Arc::new(NativeCode { span, generation: request.generation })),
+                Some(span) => State::Ready(Arc::new(NativeCode {
+                    span,
+                    generation: request.generation,
+                    is_template: false,
+                })),
                 None => return self.make_room(),
             },
             Err(error) => {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::{env::VcpuEnv, fpenv, jit::Jit};
+use isomer_core::Gpa;
 use isomer_ir::{
     Access as Purpose, CpuState, Guest, eval,
     interp::Env,
@@ -9,14 +10,11 @@ use isomer_ir::{
     types::{Align, HelperId, MemFlags},
 };
 use isomer_jit::{
-    abi::{Access, AccessKind, Context, ExitReason, HOT_COUNTERS},
+    abi::{Access, AccessKind, Context, ExitReason, HOT_COUNTERS, hot_index},
     cold,
     stubs::RareFunction,
 };
 use std::{ptr::NonNull, sync::Arc};
-
-/// Executions of code of the lower tier before it asks for the higher one.
-const HOT: u32 = 2000;
 
 /// What one vCPU has for compiled code.
 pub(crate) struct Native<G: Guest> {
@@ -68,11 +66,18 @@ impl<G: Guest> Native<G> {
             by_words: jit.stubs().by_words(),
             words: [0; 2],
             env: std::ptr::null_mut(),
-            hot: [HOT; HOT_COUNTERS],
+            hot: [jit.policy().hot_after; HOT_COUNTERS],
         });
         let epoch = jit.epoch();
         let churn = Box::new([Churn::default(); CHURN_SLOTS]);
         Self { jit, context: NonNull::from(Box::leak(context)), epoch, churn }
+    }
+
+    /// Lets the code at `gpa` run on for a while before it asks again.
+    pub(crate) fn cool(&mut self, gpa: Gpa) {
+        let entries = self.jit.policy().hot_after / 4;
+        // SAFETY: the context is ours between runs of compiled code.
+        unsafe { (*self.context.as_ptr()).hot[hot_index(gpa.0 >> 1)] = entries.max(1) }
     }
 
     /// Is the code of granule `page`, now in `generation`, overwritten so often that compiling it is a waste?

@@ -45,11 +45,13 @@ pub enum EngineKind {
     Jit,
     /// Compiled code for everything at once, on the vCPU's own thread: slow to start, and deterministic, for tests.
     Eager,
+    /// The same block by block, with the compiler for lukewarm code.
+    Template,
 }
 
 impl EngineKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Interpreter, Self::Reference, Self::Jit, Self::Eager];
+    pub const ALL: [Self; 5] = [Self::Interpreter, Self::Reference, Self::Jit, Self::Eager, Self::Template];
 
     /// The name people type.
     pub const fn name(self) -> &'static str {
@@ -58,13 +60,14 @@ impl EngineKind {
             Self::Reference => "reference",
             Self::Jit => "jit",
             Self::Eager => "eager",
+            Self::Template => "template",
         }
     }
 }
 
 /// An unknown engine.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown engine {0:?}: the engines are interp, reference, jit and eager")]
+#[error("unknown engine {0:?}: the engines are interp, reference, jit, eager and template")]
 pub struct UnknownEngine(String);
 
 impl FromStr for EngineKind {
@@ -443,7 +446,13 @@ impl<G: Guest> SoftVcpu<G> {
         // SAFETY: code is given up between slices only, after the jump caches are cleared.
         match unsafe { native::run(entry, &mut *self.cpu, &mut self.env, budget) } {
             NativeEnd::Leave => Next::Leave,
-            NativeEnd::Lookup | NativeEnd::Hot => Next::Lookup,
+            NativeEnd::Lookup => Next::Lookup,
+            NativeEnd::Hot => {
+                if let Lookup::Block(block) = self.env.lookup(&mut self.cpu) {
+                    self.env.consider_better(block);
+                }
+                Next::Lookup
+            }
             NativeEnd::Exit => self.exit(),
             NativeEnd::Trap { code, value } => Next::Trap(self.guest.trap(code, value)),
             NativeEnd::Fault => self.fault(),

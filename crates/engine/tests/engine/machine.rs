@@ -25,7 +25,7 @@ pub(crate) const FINISH: u64 = 0x1000_0000;
 /// The longest any test may take before it counts as hung.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) const ENGINES: [EngineKind; 4] = EngineKind::ALL;
+pub(crate) const ENGINES: [EngineKind; 5] = EngineKind::ALL;
 
 /// Takes results and stops who wrote them.
 struct Finish {
