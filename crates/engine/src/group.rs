@@ -45,6 +45,13 @@ pub enum Control {
     Stop = 2,
 }
 
+/// Off: somebody may claim the right to power it on.
+const OFF: u8 = 0;
+/// Somebody is about to say how it starts: nothing runs yet.
+const CLAIMED: u8 = 1;
+/// Runs guest code.
+const ON: u8 = 2;
+
 /// The shared side of one vCPU.
 pub struct Peer<G: Guest> {
     signal: Arc<VcpuSignal>,
@@ -53,7 +60,8 @@ pub struct Peer<G: Guest> {
     drained: AtomicU64,
     /// Runs no guest code now, and will empty its mailbox before it does.
     quiet: AtomicBool,
-    powered: AtomicBool,
+    /// One of [`OFF`], [`CLAIMED`] and [`ON`].
+    power: AtomicU8,
     control: AtomicU8,
 }
 
@@ -71,7 +79,7 @@ impl<G: Guest> Peer<G> {
             posted: AtomicU64::new(0),
             drained: AtomicU64::new(0),
             quiet: AtomicBool::new(true),
-            powered: AtomicBool::new(false),
+            power: AtomicU8::new(OFF),
             control: AtomicU8::new(Control::Run as u8),
         }
     }
@@ -81,18 +89,24 @@ impl<G: Guest> Peer<G> {
         &self.signal
     }
 
-    /// Is it powered on (HSM started, PSCI on)?
+    /// Is it powered on (HSM started, PSCI on), or about to be?
     pub fn is_powered(&self) -> bool {
-        self.powered.load(Ordering::SeqCst)
+        self.power.load(Ordering::SeqCst) != OFF
     }
 
-    /// Claims the right to power it on: true for exactly one caller while it is off.
+    /// May it run guest code?
+    pub(crate) fn is_on(&self) -> bool {
+        self.power.load(Ordering::SeqCst) == ON
+    }
+
+    /// Claims the right to power it on: true for exactly one caller while it is off. It runs once that caller has posted
+    /// [`Request::PowerOn`], not before.
     pub fn claim_power_on(&self) -> bool {
-        !self.powered.swap(true, Ordering::SeqCst)
+        self.power.compare_exchange(OFF, CLAIMED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     pub(crate) fn set_powered(&self, on: bool) {
-        self.powered.store(on, Ordering::SeqCst);
+        self.power.store(if on { ON } else { OFF }, Ordering::SeqCst);
     }
 
     pub(crate) fn set_quiet(&self, quiet: bool) {

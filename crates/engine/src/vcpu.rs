@@ -308,7 +308,7 @@ impl<G: Guest> SoftVcpu<G> {
             if let Some(exit) = self.attend() {
                 break exit;
             }
-            if !self.peer.is_powered() {
+            if !self.peer.is_on() {
                 self.sleep(None);
                 continue;
             }
@@ -361,6 +361,7 @@ impl<G: Guest> SoftVcpu<G> {
                 Request::SyncCode => self.env.sync_provisional(),
                 Request::Protect(gpa) => self.env.tlb.protect(gpa),
                 Request::PowerOn(set_up) => {
+                    self.peer.set_powered(true);
                     self.wait = false;
                     set_up(&self.guest, &mut self.cpu);
                 }
