@@ -8,7 +8,7 @@ use crate::{
     jump_cache::JumpCache,
     native::Native,
     phys::Phys,
-    tlb::Tlb,
+    tlb::{Tlb, few_pages},
     trace::{self, Trace},
     vcpu::EngineKind,
 };
@@ -142,6 +142,9 @@ impl<G: Guest> VcpuEnv<G> {
     /// Drops cached translations.
     pub(crate) fn flush_tlb(&mut self, what: TlbFlush) {
         self.tlb.flush(what);
+        if let Some((gva, pages)) = few_pages(what) {
+            (0..pages).for_each(|page| self.jump_cache.forget_page(gva.wrapping_add(page * PAGE_SIZE)));
+        }
         self.check_generations();
     }
 

@@ -48,7 +48,7 @@ impl Default for JitPolicy {
         Self {
             template_after: Some(16),
             region_after: Some(1000),
-            hot_after: 4000,
+            hot_after: 32_768,
             background: true,
             code_bytes: 64 << 20,
         }

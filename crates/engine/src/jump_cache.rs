@@ -65,6 +65,12 @@ impl JumpCache {
         self.entries[index(pc)] = Entry { pc, mode, generation, block: Some((block, entry)) };
     }
 
+    /// Forgets the entries of one virtual page, in every address space.
+    pub(crate) fn forget_page(&mut self, gva: u64) {
+        let first = index(gva) / PER_PAGE * PER_PAGE;
+        self.entries[first..first + PER_PAGE].fill(EMPTY);
+    }
+
     /// Forgets everything: block memory is about to be freed.
     pub(crate) fn clear(&mut self) {
         self.entries.fill(EMPTY);

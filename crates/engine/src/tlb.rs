@@ -13,6 +13,13 @@ const SETS: usize = 4;
 /// Large translations remembered a regime, so that a miss inside one needs no walk.
 const LARGE: usize = 8;
 
+/// The first address and the number of the pages to flush, if they are so few that each is worth a look.
+pub(crate) fn few_pages(what: TlbFlush) -> Option<(u64, u64)> {
+    let gva = what.gva?;
+    let pages = what.len.saturating_add(gva.page_offset()).div_ceil(PAGE_SIZE).max(1);
+    (pages <= 64).then_some((gva.0, pages))
+}
+
 const EMPTY: Entry = Entry { load: INVALID, store: INVALID, fetch: INVALID, addend: 0 };
 
 /// A translation larger than a granule, with the walk's permissions.
@@ -329,19 +336,19 @@ impl Tlb {
         self.base = chosen * self.regimes * ENTRIES;
     }
 
-    /// Drops translations, and with them the generation of every set concerned.
+    /// Drops translations, and with them the generation of every set concerned, unless it is a few small pages only
+    /// ([`few_pages`]).
     pub(crate) fn flush(&mut self, what: TlbFlush) {
-        let offset = what.gva.map_or(0, |gva| gva.page_offset());
-        let pages = what.len.saturating_add(offset).div_ceil(PAGE_SIZE).max(1);
+        let few = few_pages(what);
         for set in 0..SETS {
             if what.address_space.is_some_and(|id| self.sets[set].address_space != Some(id)) {
                 continue;
             }
-            match what.gva {
-                Some(gva) if pages <= 64 => {
+            match few {
+                Some((gva, pages)) => {
                     if let Some(jumps) = &mut self.jumps {
                         for page in 0..pages {
-                            let at = jump_index(gva.0.wrapping_add(page << PAGE_SHIFT));
+                            let at = jump_index(gva.wrapping_add(page << PAGE_SHIFT));
                             jumps.clear_group(set, at / JUMPS_PER_PAGE);
                         }
                     }
@@ -349,11 +356,15 @@ impl Tlb {
                     for table in set * self.regimes..(set + 1) * self.regimes {
                         if self.tables[table].used {
                             (0..pages).for_each(|page| {
-                                large |= self.clear_page(table, gva.0.wrapping_add(page << PAGE_SHIFT));
+                                large |= self.clear_page(table, gva.wrapping_add(page << PAGE_SHIFT));
                             });
                         }
                     }
-                    if let (true, Some(jumps)) = (large, &mut self.jumps) {
+                    // The jump cache's entries for these pages are dropped one by one, but who knows all of a large one's?
+                    if !large {
+                        continue;
+                    }
+                    if let Some(jumps) = &mut self.jumps {
                         jumps.clear_set(set);
                     }
                 }

@@ -18,7 +18,7 @@ use std::{ffi::c_void, sync::atomic::AtomicU32};
 
 /// Part of the key of everything kept on disk: raise it when anything in this file, or in what the compilers make of
 /// the IR, changes.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Entries of one TLB table (one translation regime of one address space).
 pub const TLB_ENTRIES: usize = 1024;
@@ -89,7 +89,7 @@ pub const fn jump_index(pc: u64) -> usize {
 }
 
 /// Hotness counters of one vCPU.
-pub const HOT_COUNTERS: usize = 2048;
+pub const HOT_COUNTERS: usize = 8192;
 
 /// The counter of the code at `offset` in its page (in `mode`): chosen when it is compiled, without knowing where it
 /// will run; strangers that share one get hot a little early.
