@@ -259,6 +259,15 @@ impl Blocks {
         blocks.for_each(|block| block.native.borrow_mut().clear());
     }
 
+    /// Places and entries of the compiled blocks for `mode` in the granule at `gpa` that others may link to.
+    pub(crate) fn natives(&self, gpa: Gpa, mode: u32) -> impl Iterator<Item = (u16, *const u8)> {
+        let blocks = self.granules.get(&gpa.page_number()).into_iter().flat_map(|granule| &granule.blocks);
+        blocks.filter_map(move |(&(place, of), block)| {
+            let entry = block.native_entry().filter(|_| of == mode && block.is_linkable())?;
+            Some((place, entry))
+        })
+    }
+
     /// Is the granule at `gpa` free of provisional blocks?
     pub(crate) fn is_settled(&self, gpa: Gpa) -> bool {
         self.granules.get(&gpa.page_number()).is_none_or(|granule| !granule.provisional)

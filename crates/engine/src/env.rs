@@ -453,6 +453,18 @@ impl<G: Guest> VcpuEnv<G> {
         self.consider(unsafe { block.get() });
     }
 
+    /// Lets compiled code find `entry`, that of the block at `pc`, and with the first of a page all others there: after a
+    /// context switch a program would ask for each of its blocks otherwise.
+    pub(crate) fn offer_jumps(&mut self, gpa: Gpa, pc: u64, mode: u32, entry: *const u8) {
+        if self.tlb.knows_no_jumps(pc) {
+            let page = Gva(pc).page_base().0;
+            for (place, entry) in self.blocks.natives(gpa, mode) {
+                self.tlb.insert_jump(page + u64::from(place), mode, entry);
+            }
+        }
+        self.tlb.insert_jump(pc, mode, entry);
+    }
+
     /// Gives up compiled code whose memory is wanted for other code. Between slices only.
     fn follow_jit(&mut self) {
         if let Some(native) = &mut self.native {

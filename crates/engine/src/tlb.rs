@@ -166,6 +166,12 @@ impl Tlb {
         }
     }
 
+    /// Is nothing known of compiled code in the group of `pc`'s page?
+    pub(crate) fn knows_no_jumps(&self, pc: u64) -> bool {
+        let group = jump_index(pc) / JUMPS_PER_PAGE;
+        self.jumps.as_ref().is_some_and(|jumps| jumps.used[self.current] >> group & 1 == 0)
+    }
+
     /// Forgets where compiled code is: some is about to go.
     pub(crate) fn clear_jumps(&mut self) {
         if let Some(jumps) = &mut self.jumps {

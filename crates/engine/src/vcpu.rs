@@ -11,7 +11,7 @@ use crate::{
     phys::Phys,
     trace::{self, Trace},
 };
-use isomer_core::{Bus, Clock, GuestMemory};
+use isomer_core::{Bus, Clock, Gpa, GuestMemory};
 use isomer_ir::{
     CpuState, Guest,
     guest::TlbFlush,
@@ -426,7 +426,7 @@ impl<G: Guest> SoftVcpu<G> {
             let next = match translated.native_entry() {
                 Some(entry) if fpenv::has_rounding(self.cpu.header()) => {
                     entries = FROM_NATIVE;
-                    self.run_native(entry, left)
+                    self.run_native(translated.key.0, entry, left)
                 }
                 _ => {
                     entries = 1;
@@ -441,9 +441,9 @@ impl<G: Guest> SoftVcpu<G> {
         }
     }
 
-    fn run_native(&mut self, entry: *const u8, budget: u64) -> Next<G> {
+    fn run_native(&mut self, gpa: Gpa, entry: *const u8, budget: u64) -> Next<G> {
         let (pc, mode) = (self.cpu.header().pc, self.cpu.header().mode);
-        self.env.tlb.insert_jump(pc, mode, entry);
+        self.env.offer_jumps(gpa, pc, mode, entry);
         // SAFETY: code is given up between slices only, after the jump caches are cleared.
         match unsafe { native::run(entry, &mut *self.cpu, &mut self.env, budget) } {
             NativeEnd::Leave => Next::Leave,
