@@ -456,13 +456,13 @@ impl<G: Guest> VcpuEnv<G> {
     /// Lets compiled code find `entry`, that of the block at `pc`, and with the first of a page all others there: after a
     /// context switch a program would ask for each of its blocks otherwise.
     pub(crate) fn offer_jumps(&mut self, gpa: Gpa, pc: u64, mode: u32, entry: *const u8) {
-        if self.tlb.knows_no_jumps(pc) {
+        if self.tlb.knows_no_jumps(pc) && !self.tlb.resume_jumps(pc, gpa) {
             let page = Gva(pc).page_base().0;
             for (place, entry) in self.blocks.natives(gpa, mode) {
-                self.tlb.insert_jump(page + u64::from(place), mode, entry);
+                self.tlb.insert_jump(page + u64::from(place), gpa, mode, entry);
             }
         }
-        self.tlb.insert_jump(pc, mode, entry);
+        self.tlb.insert_jump(pc, gpa, mode, entry);
     }
 
     /// Gives up compiled code whose memory is wanted for other code. Between slices only.

@@ -68,6 +68,9 @@ struct Set {
 const NO_JUMP: JumpEntry =
     JumpEntry { pc: 0, mode: NO_MODE, entry: std::ptr::null(), block: std::ptr::null() };
 
+/// Set in [`JumpEntry::mode`] while nobody knows whether the page is still where it was: no mode word is so long.
+const SUSPENDED: u64 = 1 << 32;
+
 /// Where compiled code is, by virtual pc: a jump cache a set, so that a context switch swaps these too.
 struct Jumps {
     entries: Box<[JumpEntry]>,
@@ -80,16 +83,35 @@ struct Jumps {
 unsafe impl Send for Jumps {}
 
 impl Jumps {
-    fn clear_group(&mut self, set: usize, group: usize) {
+    /// Translations of a group's pages may have changed: its entries match nothing until they are resumed.
+    fn suspend_group(&mut self, set: usize, group: usize) {
         let start = set * JUMPS + group * JUMPS_PER_PAGE;
-        self.entries[start..start + JUMPS_PER_PAGE].fill(NO_JUMP);
+        self.entries[start..start + JUMPS_PER_PAGE].iter_mut().for_each(|entry| entry.mode |= SUSPENDED);
         self.used[set] &= !(1 << group);
     }
 
-    fn clear_set(&mut self, set: usize) {
+    fn suspend_set(&mut self, set: usize) {
         while self.used[set] != 0 {
-            self.clear_group(set, self.used[set].trailing_zeros() as usize);
+            self.suspend_group(set, self.used[set].trailing_zeros() as usize);
         }
+    }
+
+    /// The page of `pc` is at `gpa`: what was known of it while it was there before holds again. True if there was any.
+    fn resume(&mut self, set: usize, pc: u64, gpa: Gpa) -> bool {
+        let group = jump_index(pc) / JUMPS_PER_PAGE;
+        let start = set * JUMPS + group * JUMPS_PER_PAGE;
+        let mut any = false;
+        for entry in &mut self.entries[start..start + JUMPS_PER_PAGE] {
+            let same = entry.pc >> PAGE_SHIFT == pc >> PAGE_SHIFT
+                && entry.block.addr() as u64 == gpa.page_number()
+                && entry.mode != NO_MODE;
+            if same {
+                entry.mode &= !SUSPENDED;
+                any = true;
+            }
+        }
+        self.used[set] |= 1 << group;
+        any
     }
 }
 
@@ -156,13 +178,17 @@ impl Tlb {
         self.jumps.as_ref().map_or(std::ptr::null(), |jumps| &raw const jumps.entries[self.current * JUMPS])
     }
 
-    /// Remembers compiled code for `pc` in the current address space.
-    pub(crate) fn insert_jump(&mut self, pc: u64, mode: u32, entry: *const u8) {
+    /// Remembers compiled code for `pc`, which is at `gpa`, in the current address space.
+    pub(crate) fn insert_jump(&mut self, pc: u64, gpa: Gpa, mode: u32, entry: *const u8) {
         if let Some(jumps) = &mut self.jumps {
             let at = jump_index(pc);
             jumps.used[self.current] |= 1 << (at / JUMPS_PER_PAGE);
-            jumps.entries[self.current * JUMPS + at] =
-                JumpEntry { pc, mode: mode.into(), entry, block: std::ptr::null() };
+            jumps.entries[self.current * JUMPS + at] = JumpEntry {
+                pc,
+                mode: mode.into(),
+                entry,
+                block: std::ptr::without_provenance(gpa.page_number() as usize),
+            };
         }
     }
 
@@ -172,10 +198,17 @@ impl Tlb {
         self.jumps.as_ref().is_some_and(|jumps| jumps.used[self.current] >> group & 1 == 0)
     }
 
+    /// What was known of compiled code in the page of `pc`, which is at `gpa`, holds again; false if nothing was.
+    pub(crate) fn resume_jumps(&mut self, pc: u64, gpa: Gpa) -> bool {
+        let set = self.current;
+        self.jumps.as_mut().is_some_and(|jumps| jumps.resume(set, pc, gpa))
+    }
+
     /// Forgets where compiled code is: some is about to go.
     pub(crate) fn clear_jumps(&mut self) {
         if let Some(jumps) = &mut self.jumps {
-            (0..SETS).for_each(|set| jumps.clear_set(set));
+            jumps.entries.fill(NO_JUMP);
+            jumps.used = [0; SETS];
         }
     }
 
@@ -221,7 +254,7 @@ impl Tlb {
 
     fn clear_set(&mut self, set: usize) {
         if let Some(jumps) = &mut self.jumps {
-            jumps.clear_set(set);
+            jumps.suspend_set(set);
         }
         (set * self.regimes..(set + 1) * self.regimes).for_each(|table| self.clear_table(table));
     }
@@ -355,7 +388,7 @@ impl Tlb {
                     if let Some(jumps) = &mut self.jumps {
                         for page in 0..pages {
                             let at = jump_index(gva.wrapping_add(page << PAGE_SHIFT));
-                            jumps.clear_group(set, at / JUMPS_PER_PAGE);
+                            jumps.suspend_group(set, at / JUMPS_PER_PAGE);
                         }
                     }
                     let mut large = false;
@@ -371,7 +404,7 @@ impl Tlb {
                         continue;
                     }
                     if let Some(jumps) = &mut self.jumps {
-                        jumps.clear_set(set);
+                        jumps.suspend_set(set);
                     }
                 }
                 _ => self.clear_set(set),
