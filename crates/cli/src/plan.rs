@@ -236,7 +236,7 @@ mod tests {
             (&["--initrd", "rd"], "isomer::cli::usage", 2),
             (&["--firmware", "fw", "--initrd", "rd"], "isomer::cli::usage", 2),
             (&["--", ""], "isomer::cli::usage", 2),
-            (&["--engine", "jit"], "isomer::cli::not_available", 1),
+            (&["--engine", "kvm"], "isomer::cli::not_available", 1),
             (&["--arch", "ppc64le"], "isomer::cli::not_available", 1),
             (&["debian"], "isomer::cli::no_such_target", 1),
             (&["/"], "isomer::cli::directory_target", 1),

@@ -313,7 +313,7 @@ fn impossible_machines_are_refused() {
     refused(&["--memory", "0M"], "isomer::machine::memory", 1);
     refused(&["--memory", "1000T"], "isomer::machine::memory", 1);
     refused(&["--cpu", "vax"], "isomer::machine::cpu_model", 1);
-    refused(&["--engine", "jit"], "isomer::cli::not_available", 1);
+    refused(&["--engine", "kvm"], "isomer::cli::not_available", 1);
     refused(&["--arch", "x86_64"], "isomer::cli::not_available", 1);
     refused(&["debian"], "isomer::cli::no_such_target", 1);
     refused(&["--initrd", "x"], "isomer::cli::usage", 2);

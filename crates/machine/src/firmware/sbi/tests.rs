@@ -628,6 +628,7 @@ fn a_started_kernel_reaches_all_memory() {
     // PMP lets S-mode through: an instruction at the start of RAM runs, which a closed PMP would fault.
     let b = bench(1);
     let mut vcpu = b.vcpu(0);
+    vcpu.power_on();
     vcpu.run(Some(100));
     assert!(vcpu.stats().insns >= 100);
     assert_eq!((vcpu.cpu().scause, vcpu.cpu().header.pc), (0, RAM + 0x1000));
