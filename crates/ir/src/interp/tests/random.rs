@@ -2,12 +2,12 @@
 
 use super::machine::{Cpu, MODEL, Machine, REGISTERS, SLOTS, describe};
 use crate::{
-    state::NO_RESERVATION,
     Block, Builder, Terminal,
     block::LinkHint,
     interp::{self, Code, End, word::Opc},
     op::{BinOp, Cond, FmaOp, FpBinOp, FpCond, FpOverflow, Op, RmwOp, UnOp, VecBinOp, VecUnOp},
     reference,
+    state::NO_RESERVATION,
     types::{
         Align, Endian, FpFormat, HelperId, Lane, MemFlags, MmuIndex, Order, Rounding, Slot, Type, Value,
     },
