@@ -175,8 +175,8 @@ pub struct Jit<G: Guest> {
     shared: Arc<Shared<G>>,
     policy: JitPolicy,
     stubs: Stubs,
-    /// For compiling while a vCPU waits.
-    compiler: Mutex<RegionCompiler>,
+    /// For compiling while a vCPU waits, where no thread has it.
+    compiler: Option<Mutex<RegionCompiler>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -206,7 +206,7 @@ impl<G: Guest> Jit<G> {
         let features = HostFeatures::detect();
         let memory = CodeMemory::new(policy.code_bytes)?;
         let stubs = Stubs::new(&memory, features, RARE::<G>())?;
-        let compiler = Mutex::new(RegionCompiler::new(features)?);
+        let mut compiler = RegionCompiler::new(features)?;
         let shared = Arc::new(Shared {
             guest,
             memory,
@@ -218,13 +218,13 @@ impl<G: Guest> Jit<G> {
             epoch: AtomicU64::new(0),
             counters: Counters::default(),
         });
-        let mut threads = Vec::new();
-        if policy.background {
+        let (compiler, threads) = if policy.background {
             let worker = shared.clone();
-            threads.push(
-                std::thread::Builder::new().name("isomer-jit".to_owned()).spawn(move || worker.work())?,
-            );
-        }
+            let thread = std::thread::Builder::new().name("isomer-jit".to_owned());
+            (None, vec![thread.spawn(move || worker.work(&mut compiler))?])
+        } else {
+            (Some(Mutex::new(compiler)), Vec::new())
+        };
         Ok(Arc::new(Self { shared, policy, stubs, compiler, threads }))
     }
 
@@ -316,9 +316,8 @@ impl<G: Guest> Jit<G> {
     pub(crate) fn request(&self, key: Key, generation: u32, page: Box<[u8; PAGE_SIZE as usize]>) -> bool {
         let insist = matches!(lock(&self.shared.known).get(&key), Some(State::Covered(_)));
         let request = Request { key, generation, page, insist };
-        if self.threads.is_empty() {
-            let mut compiler = lock(&self.compiler);
-            self.shared.carry_out(&mut compiler, &request);
+        if let Some(compiler) = &self.compiler {
+            self.shared.carry_out(&mut lock(compiler), &request);
             return true;
         }
         let mut queue = lock(&self.shared.queue);
@@ -349,12 +348,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl<G: Guest> Shared<G> {
-    fn work(&self) {
-        let mut compiler = match RegionCompiler::new(self.features) {
-            Ok(compiler) => compiler,
-            // `Jit::new` made one just like it.
-            Err(error) => return tracing::error!("no compiler: {error}"),
-        };
+    fn work(&self, compiler: &mut RegionCompiler) {
         loop {
             let mut queue = lock(&self.queue);
             let request = loop {
@@ -368,7 +362,7 @@ impl<G: Guest> Shared<G> {
                 }
             };
             drop(queue);
-            self.carry_out(&mut compiler, &request);
+            self.carry_out(compiler, &request);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::abi::{self, ExitReason, JUMP_PAGES, JUMPS_PER_PAGE, JumpEntry};
 use cranelift_codegen::ir::{
     self, Block, InstBuilder,
     condcodes::IntCC,
-    types::{I8, I32, I64},
+    types::{I32, I64},
 };
 use cranelift_frontend::FunctionBuilder;
 use isomer_core::PAGE_SHIFT;
@@ -328,11 +328,5 @@ impl Translator<'_, '_> {
         if effects == Effects::Any {
             self.available.clear();
         }
-    }
-
-    /// A truth value from a comparison's result.
-    pub(super) fn truth(&mut self, value: ir::Value) -> ir::Value {
-        debug_assert_eq!(self.b.func.dfg.value_type(value), I8);
-        value
     }
 }

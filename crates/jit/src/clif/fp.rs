@@ -11,7 +11,7 @@ use cranelift_codegen::ir::{
 };
 use isomer_ir::{
     Inst, Op, Type,
-    op::{FmaOp, FpBinOp, FpCond, FpOverflow},
+    op::{FmaOp, FpBinOp, FpCond},
     softfloat::{NanRule, Tininess},
     types::{FpFormat, FpModel, Rounding, Value},
 };
@@ -83,10 +83,8 @@ impl Translator<'_, '_> {
                 self.define_float(first, value);
                 Ok(())
             }
-            Op::FpToInt { fmt, to, signed, overflow, rounding: Rounding::TowardZero, a }
-                if is_native(fmt, fp) =>
-            {
-                self.truncate(inst, (fmt, to), signed, overflow, a)
+            Op::FpToInt { fmt, to, signed, rounding: Rounding::TowardZero, a, .. } if is_native(fmt, fp) => {
+                self.truncate(inst, (fmt, to), signed, a)
             }
             Op::FpFromInt { fmt, from, signed, rounding, a } if is_native(fmt, fp) => {
                 let exact = fmt == FpFormat::F64 && from == Type::I32;
@@ -247,7 +245,6 @@ impl Translator<'_, '_> {
         inst: &Inst,
         (fmt, to): (FpFormat, Type),
         signed: bool,
-        _overflow: FpOverflow,
         a: Value,
     ) -> Result<(), CompileError> {
         let x = self.float(a);

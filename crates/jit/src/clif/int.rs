@@ -48,7 +48,6 @@ impl Translator<'_, '_> {
             Op::Compare { cond, a, b, .. } => {
                 let (a, b) = (self.bits(a), self.bits(b));
                 let value = self.b.ins().icmp(condition(cond), a, b);
-                let value = self.truth(value);
                 self.define(first, value);
             }
             Op::Select { c, a, b, .. } => {
