@@ -29,6 +29,12 @@ pub enum UnOp {
     OrBytes,
 }
 
+impl UnOp {
+    /// All of them, in order.
+    pub const ALL: [Self; 8] =
+        [Self::Not, Self::Neg, Self::Clz, Self::Ctz, Self::Popcnt, Self::Bswap, Self::Bitrev, Self::OrBytes];
+}
+
 /// Integer operations with two operands of type `ty`, result of the same type.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
@@ -83,6 +89,37 @@ pub enum BinOp {
     ClMul,
     /// High half of the carry-less product.
     ClMulHi,
+}
+
+impl BinOp {
+    /// All of them, in order.
+    pub const ALL: [Self; 25] = [
+        Self::Add,
+        Self::Sub,
+        Self::Mul,
+        Self::MulHiU,
+        Self::MulHiS,
+        Self::MulHiSU,
+        Self::DivU,
+        Self::DivS,
+        Self::RemU,
+        Self::RemS,
+        Self::And,
+        Self::Or,
+        Self::Xor,
+        Self::AndNot,
+        Self::Shl,
+        Self::ShrU,
+        Self::ShrS,
+        Self::Rotl,
+        Self::Rotr,
+        Self::MinU,
+        Self::MaxU,
+        Self::MinS,
+        Self::MaxS,
+        Self::ClMul,
+        Self::ClMulHi,
+    ];
 }
 
 /// Integer comparisons.
@@ -143,6 +180,22 @@ pub enum RmwOp {
     MaxU,
 }
 
+impl RmwOp {
+    /// All of them, in order.
+    pub const ALL: [Self; 10] = [
+        Self::Xchg,
+        Self::Add,
+        Self::And,
+        Self::AndNot,
+        Self::Or,
+        Self::Xor,
+        Self::MinS,
+        Self::MaxS,
+        Self::MinU,
+        Self::MaxU,
+    ];
+}
+
 /// Floating-point operations with two operands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
@@ -173,6 +226,24 @@ pub enum FpBinOp {
     MaxSelect,
 }
 
+impl FpBinOp {
+    /// All of them, in order.
+    pub const ALL: [Self; 12] = [
+        Self::Add,
+        Self::Sub,
+        Self::Mul,
+        Self::Div,
+        Self::MinNumber,
+        Self::MaxNumber,
+        Self::Minimum,
+        Self::Maximum,
+        Self::MinNum2008,
+        Self::MaxNum2008,
+        Self::MinSelect,
+        Self::MaxSelect,
+    ];
+}
+
 /// Which fused multiply-add: `(+-)(a * b) (+-) c`, signs applied before the single rounding.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
@@ -185,6 +256,11 @@ pub enum FmaOp {
     NegMulAdd,
     /// -(a * b) - c.
     NegMulSub,
+}
+
+impl FmaOp {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::MulAdd, Self::MulSub, Self::NegMulAdd, Self::NegMulSub];
 }
 
 /// Floating-point comparisons; false on unordered.
@@ -201,6 +277,11 @@ pub enum FpCond {
     Unordered,
 }
 
+impl FpCond {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::Eq, Self::Lt, Self::Le, Self::Unordered];
+}
+
 /// What a conversion to an integer gives for NaN and out-of-range inputs (which raise Invalid, never Inexact).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
@@ -213,6 +294,12 @@ pub enum FpOverflow {
     Indefinite,
     /// Saturate; NaN is the minimum (Power signed).
     SaturateNanMin,
+}
+
+impl FpOverflow {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] =
+        [Self::SaturateNanMax, Self::SaturateNanZero, Self::Indefinite, Self::SaturateNanMin];
 }
 
 /// Lane-wise vector operations with one operand.
@@ -239,6 +326,22 @@ pub enum VecUnOp {
     WidenHighU,
     /// High half, sign-extended.
     WidenHighS,
+}
+
+impl VecUnOp {
+    /// All of them, in order.
+    pub const ALL: [Self; 10] = [
+        Self::Not,
+        Self::Neg,
+        Self::Abs,
+        Self::Clz,
+        Self::Popcnt,
+        Self::Reverse,
+        Self::WidenLowU,
+        Self::WidenLowS,
+        Self::WidenHighU,
+        Self::WidenHighS,
+    ];
 }
 
 /// Lane-wise vector operations with two operands.
@@ -307,6 +410,43 @@ pub enum VecBinOp {
     NarrowSatSU,
     /// Narrowed, unsigned saturating.
     NarrowSatU,
+}
+
+impl VecBinOp {
+    /// All of them, in order.
+    pub const ALL: [Self; 31] = [
+        Self::Add,
+        Self::Sub,
+        Self::Mul,
+        Self::AddSatU,
+        Self::AddSatS,
+        Self::SubSatU,
+        Self::SubSatS,
+        Self::MinU,
+        Self::MinS,
+        Self::MaxU,
+        Self::MaxS,
+        Self::AvgU,
+        Self::And,
+        Self::Or,
+        Self::Xor,
+        Self::AndNot,
+        Self::CmpEq,
+        Self::CmpGtU,
+        Self::CmpGtS,
+        Self::ShlV,
+        Self::ShrUV,
+        Self::ShrSV,
+        Self::ZipLow,
+        Self::ZipHigh,
+        Self::UnzipEven,
+        Self::UnzipOdd,
+        Self::Table,
+        Self::Narrow,
+        Self::NarrowSatS,
+        Self::NarrowSatSU,
+        Self::NarrowSatU,
+    ];
 }
 
 /// One operation. Results are described by [`Op::results`].

@@ -116,37 +116,14 @@ const ROUNDINGS: [Rounding; 6] = [
 ];
 const ORDERS: [Order; 5] = [Order::Relaxed, Order::Acquire, Order::Release, Order::AcqRel, Order::SeqCst];
 const CONDS: [Cond; 6] = [Cond::Eq, Cond::Ne, Cond::LtU, Cond::GeU, Cond::LtS, Cond::GeS];
-const UN_OPS: [UnOp; 8] = {
-    use UnOp::*;
-    [Not, Neg, Clz, Ctz, Popcnt, Bswap, Bitrev, OrBytes]
-};
-const BIN_OPS: [BinOp; 25] = {
-    use BinOp::*;
-    [
-        Add, Sub, Mul, MulHiU, MulHiS, MulHiSU, DivU, DivS, RemU, RemS, And, Or, Xor, AndNot, Shl, ShrU,
-        ShrS, Rotl, Rotr, MinU, MaxU, MinS, MaxS, ClMul, ClMulHi,
-    ]
-};
-const RMW_OPS: [RmwOp; 10] = {
-    use RmwOp::*;
-    [Xchg, Add, And, AndNot, Or, Xor, MinS, MaxS, MinU, MaxU]
-};
-const FP_OPS: [FpBinOp; 12] = {
-    use FpBinOp::*;
-    [Add, Sub, Mul, Div, MinNumber, MaxNumber, Minimum, Maximum, MinNum2008, MaxNum2008, MinSelect, MaxSelect]
-};
-const FMA_OPS: [FmaOp; 4] = [FmaOp::MulAdd, FmaOp::MulSub, FmaOp::NegMulAdd, FmaOp::NegMulSub];
-const FP_CONDS: [FpCond; 4] = [FpCond::Eq, FpCond::Lt, FpCond::Le, FpCond::Unordered];
-const OVERFLOWS: [FpOverflow; 4] = [
-    FpOverflow::SaturateNanMax,
-    FpOverflow::SaturateNanZero,
-    FpOverflow::Indefinite,
-    FpOverflow::SaturateNanMin,
-];
-const VEC_UN_OPS: [VecUnOp; 10] = {
-    use VecUnOp::*;
-    [Not, Neg, Abs, Clz, Popcnt, Reverse, WidenLowU, WidenLowS, WidenHighU, WidenHighS]
-};
+const UN_OPS: [UnOp; 8] = UnOp::ALL;
+const BIN_OPS: [BinOp; 25] = BinOp::ALL;
+const RMW_OPS: [RmwOp; 10] = RmwOp::ALL;
+const FP_OPS: [FpBinOp; 12] = FpBinOp::ALL;
+const FMA_OPS: [FmaOp; 4] = FmaOp::ALL;
+const FP_CONDS: [FpCond; 4] = FpCond::ALL;
+const OVERFLOWS: [FpOverflow; 4] = FpOverflow::ALL;
+const VEC_UN_OPS: [VecUnOp; 10] = VecUnOp::ALL;
 const VEC_BIN_OPS: [VecBinOp; 34] = {
     use VecBinOp::*;
     [

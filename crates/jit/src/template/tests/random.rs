@@ -154,73 +154,15 @@ const ROUNDINGS: [Rounding; 6] = [
     Rounding::Dynamic,
 ];
 const CONDS: [Cond; 6] = [Cond::Eq, Cond::Ne, Cond::LtU, Cond::GeU, Cond::LtS, Cond::GeS];
-const UN: [UnOp; 8] = {
-    use UnOp::*;
-    [Not, Neg, Clz, Ctz, Popcnt, Bswap, Bitrev, OrBytes]
-};
-const BIN: [BinOp; 25] = {
-    use BinOp::*;
-    [
-        Add, Sub, Mul, MulHiU, MulHiS, MulHiSU, DivU, DivS, RemU, RemS, And, Or, Xor, AndNot, Shl, ShrU,
-        ShrS, Rotl, Rotr, MinU, MaxU, MinS, MaxS, ClMul, ClMulHi,
-    ]
-};
-const RMW: [RmwOp; 10] = {
-    use RmwOp::*;
-    [Xchg, Add, And, AndNot, Or, Xor, MinS, MaxS, MinU, MaxU]
-};
-const FP_BIN: [FpBinOp; 12] = {
-    use FpBinOp::*;
-    [Add, Sub, Mul, Div, MinNumber, MaxNumber, Minimum, Maximum, MinNum2008, MaxNum2008, MinSelect, MaxSelect]
-};
-const FMA: [FmaOp; 4] = [FmaOp::MulAdd, FmaOp::MulSub, FmaOp::NegMulAdd, FmaOp::NegMulSub];
-const FP_CONDS: [FpCond; 4] = [FpCond::Eq, FpCond::Lt, FpCond::Le, FpCond::Unordered];
-const OVERFLOWS: [FpOverflow; 4] = [
-    FpOverflow::SaturateNanMax,
-    FpOverflow::SaturateNanZero,
-    FpOverflow::Indefinite,
-    FpOverflow::SaturateNanMin,
-];
-const VEC_UN: [VecUnOp; 10] = {
-    use VecUnOp::*;
-    [Not, Neg, Abs, Clz, Popcnt, Reverse, WidenLowU, WidenLowS, WidenHighU, WidenHighS]
-};
-const VEC_BIN: [VecBinOp; 31] = {
-    use VecBinOp::*;
-    [
-        Add,
-        Sub,
-        Mul,
-        AddSatU,
-        AddSatS,
-        SubSatU,
-        SubSatS,
-        MinU,
-        MinS,
-        MaxU,
-        MaxS,
-        AvgU,
-        And,
-        Or,
-        Xor,
-        AndNot,
-        CmpEq,
-        CmpGtU,
-        CmpGtS,
-        ShlV,
-        ShrUV,
-        ShrSV,
-        ZipLow,
-        ZipHigh,
-        UnzipEven,
-        UnzipOdd,
-        Table,
-        Narrow,
-        NarrowSatS,
-        NarrowSatSU,
-        NarrowSatU,
-    ]
-};
+const UN: [UnOp; 8] = UnOp::ALL;
+const BIN: [BinOp; 25] = BinOp::ALL;
+const RMW: [RmwOp; 10] = RmwOp::ALL;
+const FP_BIN: [FpBinOp; 12] = FpBinOp::ALL;
+const FMA: [FmaOp; 4] = FmaOp::ALL;
+const FP_CONDS: [FpCond; 4] = FpCond::ALL;
+const OVERFLOWS: [FpOverflow; 4] = FpOverflow::ALL;
+const VEC_UN: [VecUnOp; 10] = VecUnOp::ALL;
+const VEC_BIN: [VecBinOp; 31] = VecBinOp::ALL;
 
 /// What an operand must be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
