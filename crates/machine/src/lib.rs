@@ -8,6 +8,7 @@ pub mod fdt;
 pub mod firmware;
 pub mod lifecycle;
 pub mod loader;
+mod peripherals;
 pub mod spec;
 
 pub use error::MachineError;

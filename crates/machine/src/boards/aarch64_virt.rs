@@ -18,29 +18,25 @@ use crate::{
     loader::{
         AARCH64, Firmware, Kernel, Occupied, Span, check_overlaps, load_initrd, place_fdt, place_initrd,
     },
+    peripherals::{self, Slots},
 };
 use isomer_aarch64::{Aarch64, Conduit, Features, interrupts::ppi};
 use isomer_core::{
     Bus, Clock, Device, DynDevice, Gpa, GuestMemory, Placement, Timers, VcpuSignal, bus::SharedDevice,
 };
 use isomer_devices::{
-    backend::{
-        Image, ImageOptions,
-        char::{CharInput, Discard},
-    },
+    backend::char::{CharInput, Discard},
     fw_cfg::{self, FwCfg},
     gic::specifier::{self, LEVEL},
-    pci::{ECAM_BYTES, PciHost, PciHostConfig, PciWindow, Space},
+    pci::{ECAM_BYTES, PciFunction, PciHost, PciHostConfig, PciWindow, Space},
     pflash::Pflash,
     pl011::Pl011,
     pl031::Pl031,
     pl061::{Button, Pl061},
     virtio::{
         VirtioDevice,
-        blk::{BlkOptions, VirtioBlk},
         mmio::{EmptySlot, VirtioMmio},
         pci::VirtioPci,
-        rng::VirtioRng,
     },
 };
 use isomer_engine::{Group, Jit, SoftVcpu, Vcpu, VcpuConfig};
@@ -119,8 +115,17 @@ impl Wiring {
         Ok(())
     }
 
-    /// Attaches a virtio device over the transport the user chose.
-    fn attach<V: VirtioDevice>(&mut self, device: V) -> Result<(), MachineError> {
+    /// The next virtio-mmio slot. QEMU calls its interrupt an edge; it is a level, and a level cannot be missed.
+    fn place_slot(&mut self, device: SharedDevice) -> Result<(), MachineError> {
+        let slot = self.mmio_slot;
+        self.mmio_slot += 1;
+        let at = window(VIRTIO.base + u64::from(slot) * VIRTIO.len, VIRTIO.len);
+        self.place(&format!("virtio{slot}"), device, &[&at], Some(VIRTIO_IRQ + slot))
+    }
+}
+
+impl Slots for Wiring {
+    fn virtio<V: VirtioDevice>(&mut self, device: V) -> Result<(), MachineError> {
         match self.transport {
             Transport::Pci => {
                 let function = VirtioPci::new(device, self.memory.clone(), Some(self.gic.msi_sink()));
@@ -141,12 +146,13 @@ impl Wiring {
         }
     }
 
-    /// The next virtio-mmio slot. QEMU calls its interrupt an edge; it is a level, and a level cannot be missed.
-    fn place_slot(&mut self, device: SharedDevice) -> Result<(), MachineError> {
-        let slot = self.mmio_slot;
-        self.mmio_slot += 1;
-        let at = window(VIRTIO.base + u64::from(slot) * VIRTIO.len, VIRTIO.len);
-        self.place(&format!("virtio{slot}"), device, &[&at], Some(VIRTIO_IRQ + slot))
+    fn pci<F: PciFunction + 'static>(&mut self, function: Arc<Mutex<F>>) -> Result<(), MachineError> {
+        self.pci.add(None, function)?;
+        Ok(())
+    }
+
+    fn memory(&self) -> GuestMemory {
+        self.memory.clone()
     }
 }
 
@@ -201,8 +207,7 @@ pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, Ma
     let button = Button::new(gpio.line(POWER_LINE), &timers);
     wiring.place("gpio", shared(gpio), &[&GPIO], Some(GPIO_IRQ))?;
     let (input, resize) = consoles(spec, host, &events, &mut wiring)?;
-    attach_disks(spec, &mut wiring)?;
-    wiring.attach(VirtioRng::new())?;
+    peripherals::attach(spec, &mut wiring)?;
     while wiring.mmio_slot < VIRTIO_SLOTS {
         wiring.place_slot(shared(EmptySlot))?;
     }
@@ -312,26 +317,11 @@ fn consoles(
             let uart = Pl011::new(irq, Box::new(Discard), Box::new(|| ()));
             wiring.place("serial", shared(uart), &[&UART], Some(UART_IRQ))?;
             let terminal = console::virtio(spec, host, events);
-            wiring.attach(terminal.device)?;
+            wiring.virtio(terminal.device)?;
             let handle = terminal.handle;
             Ok((terminal.input, Some(Box::new(move |columns, rows| handle.resize(columns, rows)))))
         }
     }
-}
-
-fn attach_disks(spec: &Spec, wiring: &mut Wiring) -> Result<(), MachineError> {
-    for disk in &spec.disks {
-        let options = ImageOptions {
-            format: disk.format,
-            read_only: disk.read_only,
-            ephemeral: disk.ephemeral,
-            ..Default::default()
-        };
-        let image = Arc::new(Image::open(&disk.path, &options)?);
-        let options = BlkOptions { queues: spec.cpus as u16, ..BlkOptions::default() };
-        wiring.attach(VirtioBlk::new(image, &options))?;
-    }
-    Ok(())
 }
 
 /// What firmware asks for: the number of CPUs, and the kernel it is to start.

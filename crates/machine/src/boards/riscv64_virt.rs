@@ -14,6 +14,7 @@ use crate::{
         Firmware, Kernel, NextMode, Occupied, RISCV64, Span, check_overlaps, load_initrd, place_fdt,
         place_initrd, reset_vector,
     },
+    peripherals::{self, Slots},
 };
 use isomer_core::{
     Bus, Clock, Device, DynDevice, Gpa, GuestMemory, IrqLine, Placement, Timers, VcpuSignal,
@@ -21,23 +22,18 @@ use isomer_core::{
 };
 use isomer_devices::{
     aclint::Clint,
-    backend::{
-        Image, ImageOptions,
-        char::{CharInput, Discard},
-    },
+    backend::char::{CharInput, Discard},
     fw_cfg::{self, FwCfg},
     goldfish_rtc::GoldfishRtc,
-    pci::{PciHost, PciHostConfig, PciWindow, Space, host::ECAM_BYTES},
+    pci::{PciFunction, PciHost, PciHostConfig, PciWindow, Space, host::ECAM_BYTES},
     pflash::Pflash,
     plic::{Context, Plic},
     test_finisher::TestFinisher,
     uart16550::Uart16550,
     virtio::{
         VirtioDevice,
-        blk::{BlkOptions, VirtioBlk},
         mmio::{EmptySlot, VirtioMmio},
         pci::VirtioPci,
-        rng::VirtioRng,
     },
 };
 use isomer_engine::{Group, Jit, SoftVcpu, Vcpu, VcpuConfig};
@@ -114,8 +110,16 @@ impl Wiring {
         self.plic.lock().unwrap_or_else(PoisonError::into_inner).input(source)
     }
 
-    /// Attaches a virtio device over the transport the user chose.
-    fn attach<V: VirtioDevice>(&mut self, device: V) -> Result<(), MachineError> {
+    fn place_slot(&mut self, device: SharedDevice) -> Result<(), MachineError> {
+        let slot = self.mmio_slot;
+        self.mmio_slot += 1;
+        let at = window(VIRTIO.base + u64::from(slot) * VIRTIO.len, VIRTIO.len);
+        self.place(&format!("virtio{slot}"), device, &[&at], &[VIRTIO_IRQ + slot])
+    }
+}
+
+impl Slots for Wiring {
+    fn virtio<V: VirtioDevice>(&mut self, device: V) -> Result<(), MachineError> {
         match self.transport {
             Transport::Pci => {
                 let function = VirtioPci::new(device, self.memory.clone(), None);
@@ -136,11 +140,13 @@ impl Wiring {
         }
     }
 
-    fn place_slot(&mut self, device: SharedDevice) -> Result<(), MachineError> {
-        let slot = self.mmio_slot;
-        self.mmio_slot += 1;
-        let at = window(VIRTIO.base + u64::from(slot) * VIRTIO.len, VIRTIO.len);
-        self.place(&format!("virtio{slot}"), device, &[&at], &[VIRTIO_IRQ + slot])
+    fn pci<F: PciFunction + 'static>(&mut self, function: Arc<Mutex<F>>) -> Result<(), MachineError> {
+        self.pci.add(None, function)?;
+        Ok(())
+    }
+
+    fn memory(&self) -> GuestMemory {
+        self.memory.clone()
     }
 }
 
@@ -183,20 +189,7 @@ pub fn build(spec: &Spec, mut host: Host, events: Sender<Event>) -> Result<Parts
     let output = SharedOutput::new(host.console);
     host.console = Box::new(output.clone());
     let (input, resize) = consoles(spec, host, &events, &mut wiring)?;
-    for disk in &spec.disks {
-        let options = ImageOptions {
-            format: disk.format,
-            read_only: disk.read_only,
-            ephemeral: disk.ephemeral,
-            ..Default::default()
-        };
-        let image = Arc::new(Image::open(&disk.path, &options)?);
-        wiring.attach(VirtioBlk::new(
-            image,
-            &BlkOptions { queues: spec.cpus as u16, ..BlkOptions::default() },
-        ))?;
-    }
-    wiring.attach(VirtioRng::new())?;
+    peripherals::attach(spec, &mut wiring)?;
     while wiring.mmio_slot < VIRTIO_SLOTS {
         wiring.place_slot(shared(EmptySlot))?;
     }
@@ -276,7 +269,7 @@ fn consoles(
             let uart = Uart16550::new(irq, Box::new(Discard), Box::new(|| ()));
             wiring.place("serial", shared(uart), &[&UART], &[UART_IRQ])?;
             let terminal = console::virtio(spec, host, events);
-            wiring.attach(terminal.device)?;
+            wiring.virtio(terminal.device)?;
             let handle = terminal.handle;
             Ok((terminal.input, Some(Box::new(move |columns, rows| handle.resize(columns, rows)))))
         }

@@ -1,0 +1,28 @@
+//! What a spec asks for besides the board itself: disks, network cards, shares, and so on, on any board alike.
+//! A kind of peripheral is one file here and one line in [`attach`].
+
+mod disk;
+mod rng;
+
+use crate::{MachineError, Spec};
+use isomer_core::GuestMemory;
+use isomer_devices::{pci::PciFunction, virtio::VirtioDevice};
+use std::sync::{Arc, Mutex};
+
+/// A board that devices can be plugged into.
+pub(crate) trait Slots {
+    /// Plugs a virtio device in, over the transport the user chose.
+    fn virtio<V: VirtioDevice>(&mut self, device: V) -> Result<(), MachineError>;
+    /// Plugs a PCI function that is not virtio in.
+    #[allow(dead_code, reason = "no such peripheral yet")]
+    fn pci<F: PciFunction + 'static>(&mut self, function: Arc<Mutex<F>>) -> Result<(), MachineError>;
+    /// Guest RAM, for functions that reach it themselves.
+    #[allow(dead_code, reason = "no such peripheral yet")]
+    fn memory(&self) -> GuestMemory;
+}
+
+/// Plugs in everything `spec` asks for. The order is the one in which guests number what they find.
+pub(crate) fn attach<S: Slots>(spec: &Spec, slots: &mut S) -> Result<(), MachineError> {
+    disk::attach(spec, slots)?;
+    rng::attach(slots)
+}
