@@ -59,12 +59,20 @@ pub(crate) struct Decoded {
     pub(crate) fields: Fields,
 }
 
+/// A row that an encoding may belong to: what has to be compared lies beside its neighbours', and the row elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    mask: u32,
+    bits: u32,
+    row: u16,
+}
+
 /// Rows by what their encodings share: bits 6:2 and 14:12 of 32-bit ones, 1:0 and 15:13 of 16-bit ones.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     rows: Vec<Row>,
-    long: Vec<Vec<u16>>,
-    short: Vec<Vec<u16>>,
+    long: Vec<Vec<Candidate>>,
+    short: Vec<Vec<Candidate>>,
 }
 
 const fn long_bucket(insn: u32) -> usize {
@@ -103,7 +111,7 @@ impl Decoder {
             let shared = bits_of(buckets.len() - 1) & pattern.mask;
             for (number, bucket) in buckets.iter_mut().enumerate() {
                 if (bits_of(number) ^ pattern.bits) & shared == 0 {
-                    bucket.push(index as u16);
+                    bucket.push(Candidate { mask: pattern.mask, bits: pattern.bits, row: index as u16 });
                 }
             }
         }
@@ -129,11 +137,11 @@ pub(crate) fn decode(ext: Extensions, insn: u32) -> Option<Decoded> {
         4 => &decoder.long[long_bucket(insn)],
         _ => &decoder.short[short_bucket(insn)],
     };
-    bucket
-        .iter()
-        .map(|&index| &decoder.rows[usize::from(index)])
-        .find(|row| row.insn.enabled(ext) && row.pattern.matches(insn))
-        .map(|row| Decoded { row, fields: row.pattern.fields(insn) })
+    let matching = bucket.iter().filter(|candidate| insn & candidate.mask == candidate.bits);
+    matching
+        .map(|candidate| &decoder.rows[usize::from(candidate.row)])
+        .filter(|row| row.insn.enabled(ext))
+        .find_map(|row| Some(Decoded { row, fields: row.pattern.fields_if_allowed(insn)? }))
 }
 
 /// The first instruction of `code` as a number, and its length; `None` if it is cut off.

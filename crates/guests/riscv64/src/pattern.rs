@@ -173,11 +173,13 @@ impl Pattern {
 
     /// Is `insn` one of this pattern's encodings?
     pub(crate) fn matches(&self, insn: u32) -> bool {
-        insn & self.mask == self.bits
-            && (self.excluded.is_empty() || {
-                let fields = self.fields(insn);
-                self.excluded.iter().all(|&(field, value)| fields.get(field) != value)
-            })
+        insn & self.mask == self.bits && self.fields_if_allowed(insn).is_some()
+    }
+
+    /// The fields of an encoding whose fixed bits are right, unless one has a value that is another instruction's.
+    pub(crate) fn fields_if_allowed(&self, insn: u32) -> Option<Fields> {
+        let fields = self.fields(insn);
+        self.excluded.iter().all(|&(field, value)| fields.get(field) != value).then_some(fields)
     }
 
     /// The fields of an encoding.
