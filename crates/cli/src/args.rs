@@ -5,7 +5,7 @@ use clap::{
     Args, Parser, Subcommand, ValueEnum, ValueHint,
     builder::{PossibleValue, PossibleValuesParser},
 };
-use isomer_engine::Trace;
+use isomer_engine::{CacheMode, Trace};
 use isomer_machine::{Arch, BoardOptions, DiskSpec, Transport};
 use std::{path::PathBuf, time::Duration};
 
@@ -107,6 +107,28 @@ pub(crate) enum EngineArg {
     Kvm,
 }
 
+/// How compiled code is kept between runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CacheArg {
+    /// Not at all
+    Off,
+    /// Read only
+    Ro,
+    /// Read and written
+    #[default]
+    Rw,
+}
+
+impl From<CacheArg> for CacheMode {
+    fn from(arg: CacheArg) -> Self {
+        match arg {
+            CacheArg::Off => Self::Off,
+            CacheArg::Ro => Self::ReadOnly,
+            CacheArg::Rw => Self::ReadWrite,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TransportArg {
     /// virtio over PCI
@@ -173,6 +195,14 @@ pub(crate) struct RunArgs {
     /// What runs guest code
     #[arg(long, value_enum, default_value_t, help_heading = "Machine")]
     pub(crate) engine: EngineArg,
+
+    /// Whether compiled code is taken from earlier runs (ro), and kept for later ones, too (rw)
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "Machine")]
+    pub(crate) cache: CacheArg,
+
+    /// Where compiled code and the key that authenticates it are kept, in place of the user's cache
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath, help_heading = "Machine")]
+    pub(crate) cache_dir: Option<PathBuf>,
 
     /// The kernel; same as TARGET
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "target", help_heading = "Boot")]

@@ -1,14 +1,14 @@
 //! `isomer cache`: what the persistent code cache has, whether all of it is sound, and how to be rid of it.
 
 use crate::{args::Format, report};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueHint};
 use isomer_jit::cache::{CacheError, CacheFiles, Damaged, NamespaceSurvey, Places, Survey, Verification};
 use miette::Diagnostic;
 use serde::Serialize;
 use std::{
     fmt,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -23,6 +23,10 @@ damaged is never used in any case.")]
 pub(crate) struct CacheArgs {
     #[command(subcommand)]
     chore: Chore,
+
+    /// The directory of `isomer run --cache-dir`, in place of the user's cache
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath, global = true)]
+    cache_dir: Option<PathBuf>,
 
     /// How results are printed
     #[arg(long, value_enum, default_value_t, global = true)]
@@ -56,7 +60,8 @@ impl Diagnostic for Failure {
 
 /// Does the chore, prints what came of it, and returns the exit code.
 pub(crate) fn run(args: &CacheArgs) -> u8 {
-    match Places::of_user().and_then(|places| outcome(args.chore, &places)) {
+    let places = args.cache_dir.as_deref().map_or_else(Places::of_user, |dir| Ok(Places::under(dir)));
+    match places.and_then(|places| outcome(args.chore, &places)) {
         Ok(outcome) => {
             match args.format {
                 Format::Json => report::json(&outcome),

@@ -1,6 +1,7 @@
 //! From what was typed to what is run: which machine, which boot files, and what is refused with a reason.
 
 use crate::args::{EngineArg, Format, PLANNED_ARCHS, RunArgs};
+use isomer_engine::CacheSettings;
 use isomer_machine::{Arch, Boot, DiskSpec, EngineChoice, Spec};
 use miette::Diagnostic;
 use std::{
@@ -88,6 +89,11 @@ pub(crate) fn spec(args: &RunArgs) -> Result<Spec, PlanError> {
         transport: args.transport.into(),
         board: args.board.unwrap_or_default(),
         engine,
+        cache: CacheSettings {
+            mode: args.cache.into(),
+            dir: args.cache_dir.clone(),
+            ..CacheSettings::default()
+        },
         trace: args.trace.unwrap_or_default(),
     })
 }

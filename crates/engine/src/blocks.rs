@@ -2,14 +2,19 @@
 //! granule's contents, bounded in memory.
 #![allow(unsafe_code)]
 
-use crate::jit::NativeCode;
+use crate::{jit::NativeCode, kept::LoadedPage};
 use isomer_core::{Gpa, GuestMemory};
 use isomer_ir::{
     Block,
     interp::{Code, Entry},
 };
+use isomer_jit::cache::PageId;
 use rustc_hash::FxHashMap;
-use std::{cell::RefCell, ptr::NonNull, sync::Arc};
+use std::{
+    cell::{OnceCell, RefCell},
+    ptr::NonNull,
+    sync::Arc,
+};
 
 /// A block in the form its engine runs.
 pub(crate) enum Form {
@@ -17,11 +22,15 @@ pub(crate) enum Form {
     Compact(Code),
     /// For the reference engine.
     Lifted(Box<Block>),
+    /// Compiled code is all there is, until somebody has to interpret it after all.
+    Native(OnceCell<Box<Form>>),
 }
 
 impl Form {
     fn heap_bytes(&self) -> usize {
         match self {
+            // What it is when it is made: what comes later is rare.
+            Self::Native(_) => 0,
             Self::Compact(code) => code.heap_bytes(),
             Self::Lifted(block) => {
                 size_of::<Block>() + size_of_val(&block.insts[..]) + block.value_types.len()
@@ -33,7 +42,7 @@ impl Form {
     pub(crate) fn entry(&self) -> Option<Entry> {
         match self {
             Self::Compact(code) => Some(code.entry()),
-            Self::Lifted(_) => None,
+            Self::Lifted(_) | Self::Native(_) => None,
         }
     }
 }
@@ -71,7 +80,12 @@ impl Translated {
 
     /// Is its compiled code the best there can be?
     pub(crate) fn is_best(&self) -> bool {
-        self.native.borrow().last().is_some_and(|code| !code.is_template)
+        self.native.borrow().last().is_some_and(|code| !code.is_template())
+    }
+
+    /// The counter of its code that wants to be compiled better.
+    pub(crate) fn counter(&self) -> Option<u16> {
+        self.native.borrow().iter().rev().find_map(|code| code.hot)
     }
 
     /// Gives it compiled code, from now on.
@@ -111,6 +125,36 @@ impl BlockRef {
 /// Where a block starts in its granule, and the mode word it was made for.
 type Key = (u16, u32);
 
+/// Code of a granule that came from the cache, page by page.
+pub(crate) struct KeptPage {
+    pub(crate) id: PageId,
+    pub(crate) page: Arc<LoadedPage>,
+    /// The blocks that were made from the bytes that are there: a bit each.
+    pub(crate) current: Vec<u64>,
+    /// Blocks that are to be looked up, because there may be better code.
+    pub(crate) better: Vec<u64>,
+}
+
+fn has_bit(bits: &[u64], number: usize) -> bool {
+    bits.get(number / 64).is_some_and(|word| word >> (number % 64) & 1 != 0)
+}
+
+impl KeptPage {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&self.current[..]) * 2
+    }
+
+    /// Places and entries of the blocks for `mode`.
+    fn natives(&self, mode: u32) -> impl Iterator<Item = (u16, *const u8)> {
+        let offered = move |&number: &usize| has_bit(&self.current, number) && !has_bit(&self.better, number);
+        let blocks =
+            self.page.blocks().blocks.iter().enumerate().filter(move |(_, block)| block.mode == mode);
+        blocks
+            .filter(move |(number, _)| offered(number))
+            .map(|(number, block)| (block.entry, self.page.entry(number)))
+    }
+}
+
 /// The blocks that start in one granule. They link to each other, so they go together.
 struct Granule {
     generation: u32,
@@ -119,10 +163,22 @@ struct Granule {
     blocks: FxHashMap<Key, Box<Translated>>,
     /// Those whose instruction crosses into another granule: few, and the ones that depend on another generation.
     crossing: Vec<Key>,
+    kept: Vec<KeptPage>,
     bytes: usize,
 }
 
 impl Granule {
+    fn new(generation: u32) -> Self {
+        Self {
+            generation,
+            provisional: false,
+            blocks: FxHashMap::default(),
+            crossing: Vec::new(),
+            kept: Vec::new(),
+            bytes: 0,
+        }
+    }
+
     fn is_current(&self, number: u64, memory: &GuestMemory) -> bool {
         let current = |gpa: Gpa, generation| generation_of(memory, gpa) == Some(generation);
         let seconds = self.crossing.iter().filter_map(|key| self.blocks.get(key)?.second);
@@ -142,6 +198,9 @@ pub(crate) struct Blocks {
     /// Blocks made since the start, dropped ones included.
     pub(crate) translated: u64,
 }
+
+/// Pages of the cache that one granule takes: more than one where runs found what earlier ones had not seen.
+const MAX_KEPT: usize = 16;
 
 /// Hash map slots and box headers of one block, roughly.
 const BLOCK_OVERHEAD: usize = 96;
@@ -199,13 +258,7 @@ impl Blocks {
             Box::new(Translated { form, second, transient: false, key: (gpa, mode), generation, native });
         let reference = BlockRef(NonNull::from(&*block));
         let size = block.bytes();
-        let granule = self.granules.entry(gpa.page_number()).or_insert_with(|| Granule {
-            generation,
-            provisional: false,
-            blocks: FxHashMap::default(),
-            crossing: Vec::new(),
-            bytes: 0,
-        });
+        let granule = self.granules.entry(gpa.page_number()).or_insert_with(|| Granule::new(generation));
         granule.provisional |= provisional;
         self.provisional |= provisional;
         granule.bytes += size;
@@ -253,19 +306,58 @@ impl Blocks {
         std::mem::take(&mut self.provisional) && self.drop_where(|_, granule| granule.provisional)
     }
 
-    /// Takes all compiled code from the blocks.
+    /// Takes all compiled code from the blocks, and drops those that are nothing else.
     pub(crate) fn detach_all(&mut self) {
-        let blocks = self.granules.values_mut().flat_map(|granule| granule.blocks.values_mut());
-        blocks.for_each(|block| block.native.borrow_mut().clear());
+        for granule in self.granules.values_mut() {
+            let mut freed: usize = granule.kept.drain(..).map(|kept| kept.bytes()).sum();
+            granule.blocks.retain(|_, block| {
+                block.native.borrow_mut().clear();
+                let keep = !matches!(block.form, Form::Native(_));
+                freed += if keep { 0 } else { block.bytes() };
+                keep
+            });
+            granule.bytes -= freed;
+            self.bytes -= freed;
+        }
     }
 
-    /// Places and entries of the compiled blocks for `mode` in the granule at `gpa` that others may link to.
+    /// Places and entries of the compiled blocks for `mode` in the granule at `gpa` that others may link to; where one comes
+    /// twice, the second time it is better.
     pub(crate) fn natives(&self, gpa: Gpa, mode: u32) -> impl Iterator<Item = (u16, *const u8)> {
-        let blocks = self.granules.get(&gpa.page_number()).into_iter().flat_map(|granule| &granule.blocks);
-        blocks.filter_map(move |(&(place, of), block)| {
-            let entry = block.native_entry().filter(|_| of == mode && block.is_linkable())?;
-            Some((place, entry))
+        let granule = self.granules.get(&gpa.page_number());
+        let kept = granule.into_iter().flat_map(|granule| &granule.kept);
+        let blocks = granule.into_iter().flat_map(|granule| &granule.blocks);
+        kept.flat_map(move |kept| kept.natives(mode)).chain(blocks.filter_map(
+            move |(&(place, of), block)| {
+                let entry = block.native_entry().filter(|_| of == mode && block.is_linkable())?;
+                Some((place, entry))
+            },
+        ))
+    }
+
+    /// Code from the cache for the block at `gpa` in `mode`, among what its granule has.
+    pub(crate) fn find_kept(&self, gpa: Gpa, mode: u32) -> Option<(Arc<LoadedPage>, usize)> {
+        let kept = &self.granules.get(&gpa.page_number())?.kept;
+        kept.iter().find_map(|kept| {
+            let block = kept.page.blocks().find(mode, gpa.page_offset() as u16)?;
+            has_bit(&kept.current, block).then(|| (kept.page.clone(), block))
         })
+    }
+
+    /// May the granule at `gpa` have this page of the cache, too?
+    pub(crate) fn lacks_kept(&self, gpa: Gpa, id: PageId) -> bool {
+        let kept = self.granules.get(&gpa.page_number()).map(|granule| &granule.kept);
+        kept.is_none_or(|kept| kept.len() < MAX_KEPT && kept.iter().all(|kept| kept.id != id))
+    }
+
+    /// Gives the granule at `gpa`, which accepts the generation ([`Self::accepts`]), a page of the cache.
+    pub(crate) fn keep(&mut self, gpa: Gpa, generation: u32, provisional: bool, kept: KeptPage) {
+        let granule = self.granules.entry(gpa.page_number()).or_insert_with(|| Granule::new(generation));
+        granule.provisional |= provisional;
+        self.provisional |= provisional;
+        granule.bytes += kept.bytes();
+        self.bytes += kept.bytes();
+        granule.kept.push(kept);
     }
 
     /// Is the granule at `gpa` free of provisional blocks?

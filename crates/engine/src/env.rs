@@ -2,10 +2,11 @@
 #![allow(unsafe_code)]
 
 use crate::{
-    blocks::{BlockRef, Blocks, Form, Translated, generation_of},
+    blocks::{BlockRef, Blocks, Form, KeptPage, Translated, generation_of},
     group::{Group, Request},
-    jit::{Jit, State},
+    jit::{Jit, NativeCode, State},
     jump_cache::JumpCache,
+    kept::Asked,
     native::Native,
     phys::Phys,
     tlb::{Tlb, few_pages},
@@ -22,6 +23,7 @@ use isomer_ir::{
 };
 use rustc_hash::FxHashMap;
 use std::{
+    cell::OnceCell,
     ptr::NonNull,
     sync::{
         Arc,
@@ -305,6 +307,9 @@ impl<G: Guest> VcpuEnv<G> {
             self.blocks.drop_granule(gpa);
             self.clear_jumps();
         }
+        if !transient && let Some(block) = self.find_kept((gpa, mode), &code, generation, provisional, cpu) {
+            return Ok(Some(block));
+        }
         let max_insns = if transient { 1 } else { MAX_BLOCK_INSNS };
         let mut second = None;
         let (form, len) = match self.compile((gpa, mode), &code, max_insns) {
@@ -336,10 +341,102 @@ impl<G: Guest> VcpuEnv<G> {
         }
         let block = self.blocks.insert((gpa, mode), generation, provisional, form, second);
         self.expect_native(block, cpu.header().insns);
+        if let (Some(native), None, Some(source)) = (&self.native, second, code.get(..len as usize)) {
+            native.jit.note_lifted((gpa, mode), source);
+        }
         Ok(Some(block))
     }
 
+    /// The block at `gpa` as an earlier run compiled it, if the cache has it for these bytes: it is not even lifted then.
+    fn find_kept(
+        &mut self,
+        (gpa, mode): (Gpa, u32),
+        code: &[u8],
+        generation: u32,
+        provisional: bool,
+        cpu: &G::Cpu,
+    ) -> Option<BlockRef> {
+        let native = self.native.as_mut()?;
+        if native.is_volatile(gpa.page_number(), generation, cpu.header().insns) {
+            return None;
+        }
+        let jit = native.jit.clone();
+        if self.blocks.find_kept(gpa, mode).is_none() {
+            let (id, page) = loop {
+                let id = jit.kept_page((gpa, mode), code).filter(|&id| self.blocks.lacks_kept(gpa, id))?;
+                match jit.load_page(id) {
+                    Asked::Loaded(page) => break (id, page),
+                    // It is not found again; another may have the block.
+                    Asked::Refused => {}
+                    Asked::NoRoom => return None,
+                }
+            };
+            let bytes = self.phys.page(gpa)?;
+            // The copy is of this generation only if that has not changed since.
+            if generation_of(&self.phys.memory, gpa) != Some(generation) {
+                return None;
+            }
+            let (current, better) = (page.blocks().current(&bytes), jit.with_regions(&page, &bytes));
+            self.blocks.keep(gpa, generation, provisional, KeptPage { id, page, current, better });
+            if let Some(native) = &mut self.native {
+                native.fresh = Some(gpa.page_number());
+            }
+        }
+        let (page, number) = self.blocks.find_kept(gpa, mode)?;
+        let form = Form::Native(OnceCell::new());
+        let block = self.blocks.insert((gpa, mode), generation, provisional, form, None);
+        // SAFETY: the block was made just now.
+        let translated = unsafe { block.get() };
+        translated.attach(Arc::new(NativeCode::of_page(page, number, generation)));
+        self.seek_region(&jit, translated, code);
+        Some(block)
+    }
+
+    /// Attaches the region that starts with the block, whose bytes `code` begins with, if it is there or in the cache.
+    fn seek_region(&mut self, jit: &Jit<G>, block: &Translated, code: &[u8]) -> bool {
+        if self.find_region(jit, block) {
+            return true;
+        }
+        let (gpa, generation) = (block.key.0, block.generation);
+        // As for compiling: what every vCPU sees.
+        if !jit.may_have_region(block.key, code)
+            || !self.blocks.is_settled(gpa)
+            || !self.is_protected(gpa, generation)
+        {
+            return false;
+        }
+        let Some(page) = self.phys.page(gpa) else { return false };
+        generation_of(&self.phys.memory, gpa) == Some(generation)
+            && jit.load_region(block.key, generation, &page)
+            && self.find_region(jit, block)
+    }
+
+    /// Makes sure that a block of compiled code alone can be interpreted, too. False if it has changed.
+    pub(crate) fn lift_native(&self, block: BlockRef) -> bool {
+        // SAFETY: callers have just looked it up.
+        let block = unsafe { block.get() };
+        let Form::Native(lifted) = &block.form else { return true };
+        if lifted.get().is_some() {
+            return true;
+        }
+        let (gpa, generation) = (block.key.0, block.generation);
+        let most = (MAX_BLOCK_INSNS * G::INSN_MAX) as usize;
+        let Some(code) = self.phys.code_bytes(gpa, most) else { return false };
+        if generation_of(&self.phys.memory, gpa) != Some(generation) {
+            return false;
+        }
+        let form = self.compile(block.key, &code, MAX_BLOCK_INSNS);
+        form.is_some_and(|(form, _)| lifted.set(Box::new(form)).is_ok())
+    }
+
     // --- compiled code
+
+    /// The guest has slept for a while.
+    pub(crate) fn idle(&self) {
+        if let Some(native) = &self.native {
+            native.jit.idle();
+        }
+    }
 
     /// Arranges for a new block to be noticed when it is hot; attaches compiled code that is there already.
     fn expect_native(&mut self, block: BlockRef, insns: u64) {
@@ -440,7 +537,9 @@ impl<G: Guest> VcpuEnv<G> {
         // SAFETY: callers have just looked it up.
         let block = unsafe { block.get() };
         let Some(native) = &mut self.native else { return };
-        native.cool(block.key.0);
+        if let Some(counter) = block.counter() {
+            native.cool(counter);
+        }
         let jit = native.jit.clone();
         if block.native_entry().is_some() && !block.is_best() {
             self.want_region(&jit, block);
@@ -456,7 +555,9 @@ impl<G: Guest> VcpuEnv<G> {
     /// Lets compiled code find `entry`, that of the block at `pc`, and with the first of a page all others there: after a
     /// context switch a program would ask for each of its blocks otherwise.
     pub(crate) fn offer_jumps(&mut self, gpa: Gpa, pc: u64, mode: u32, entry: *const u8) {
-        if self.tlb.knows_no_jumps(pc) && !self.tlb.resume_jumps(pc, gpa) {
+        let fresh = self.native.as_mut().and_then(|native| native.fresh.take());
+        let known = !self.tlb.knows_no_jumps(pc) || self.tlb.resume_jumps(pc, gpa);
+        if !known || fresh == Some(gpa.page_number()) {
             let page = Gva(pc).page_base().0;
             for (place, entry) in self.blocks.natives(gpa, mode) {
                 self.tlb.insert_jump(page + u64::from(place), gpa, mode, entry);
@@ -472,7 +573,8 @@ impl<G: Guest> VcpuEnv<G> {
             if native.epoch != epoch {
                 native.epoch = epoch;
                 self.blocks.detach_all();
-                self.tlb.clear_jumps();
+                // Blocks that were nothing but compiled code are gone.
+                self.clear_jumps();
             }
         }
     }

@@ -4,12 +4,16 @@
 //! while every vCPU is known to notice stores to that granule ([`crate::env`]), so the copy of the page that is compiled is
 //! what the guest executes as long as the generation lasts; a vCPU attaches code only in that generation.
 
-use crate::{native::RARE, vcpu::EngineKind};
+use crate::{
+    kept::{self, Asked, CacheSettings, Kept, LoadedPage},
+    native::RARE,
+    vcpu::EngineKind,
+};
 use isomer_core::{Gpa, PAGE_SIZE};
 use isomer_ir::{Block, Guest, guest::lift_block, passes, types::HelperId};
 use isomer_jit::{
     CompileError, Compiled, HostFeatures,
-    abi::hot_index,
+    cache::{CacheError, CacheStats, CodeCache, PageId, Tier},
     clif::{Facts, RegionCompiler},
     code_memory::{CodeMemory, CodeSpan},
     region::{Region, RegionBlock, RegionLimits, Source},
@@ -20,11 +24,11 @@ use rustc_hash::FxHashMap;
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// How compiled code is used.
@@ -77,16 +81,37 @@ pub(crate) type Key = (Gpa, u32);
 /// Compiled code in its place.
 #[derive(Debug)]
 pub(crate) struct NativeCode {
-    span: CodeSpan,
+    place: Place,
     /// Of the granule it was made from.
     pub(crate) generation: u32,
-    /// The block compiler made it: there may be better code one day.
-    pub(crate) is_template: bool,
+    /// The counter it counts down, if the block compiler made it: there may be better code one day.
+    pub(crate) hot: Option<u16>,
+}
+
+/// Where compiled code is.
+#[derive(Debug)]
+enum Place {
+    Own(CodeSpan),
+    /// A block of a page that came from the cache.
+    Page(Arc<LoadedPage>, usize),
 }
 
 impl NativeCode {
     pub(crate) fn entry(&self) -> *const u8 {
-        self.span.address()
+        match &self.place {
+            Place::Own(span) => span.address(),
+            Place::Page(page, block) => page.entry(*block),
+        }
+    }
+
+    /// A block of a page from the cache.
+    pub(crate) fn of_page(page: Arc<LoadedPage>, block: usize, generation: u32) -> Self {
+        let hot = Some(page.hot(block));
+        Self { place: Place::Page(page, block), generation, hot }
+    }
+
+    pub(crate) fn is_template(&self) -> bool {
+        self.hot.is_some()
     }
 }
 
@@ -134,6 +159,8 @@ pub struct JitStats {
     pub block_code_bytes: u64,
     /// Time spent emitting their code, in nanoseconds.
     pub block_ns: u64,
+    /// Regions that came from the cache and were not compiled.
+    pub kept_regions: u64,
 }
 
 #[derive(Default)]
@@ -148,6 +175,7 @@ struct Counters {
     block_insns: AtomicU64,
     block_code_bytes: AtomicU64,
     block_ns: AtomicU64,
+    kept_regions: AtomicU64,
 }
 
 struct Shared<G: Guest> {
@@ -157,18 +185,26 @@ struct Shared<G: Guest> {
     known: Mutex<FxHashMap<Key, State>>,
     /// Blocks inside compiled regions, with the generation.
     covered: Mutex<FxHashMap<Key, u32>>,
+    /// The same of regions from the cache, as far as it is known: by page and mode, generation and ranges in the page.
+    covered_ranges: Mutex<FxHashMap<(u64, u32), Vec<(u32, u16, u16)>>>,
     queue: Mutex<Queue>,
     wake: Condvar,
     /// Raised when all code was given up to make room.
     epoch: AtomicU64,
     counters: Counters,
+    kept: Kept,
 }
 
 #[derive(Default)]
 struct Queue {
     requests: VecDeque<Request>,
+    /// The guest is idle: time for what can wait.
+    idle: bool,
     stop: bool,
 }
+
+/// How often what was compiled is looked through for what can be written.
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The compilers of one machine.
 pub struct Jit<G: Guest> {
@@ -178,6 +214,7 @@ pub struct Jit<G: Guest> {
     /// For compiling while a vCPU waits, where no thread has it.
     compiler: Option<Mutex<RegionCompiler>>,
     threads: Vec<JoinHandle<()>>,
+    cache_error: Option<CacheError>,
 }
 
 impl<G: Guest> std::fmt::Debug for Jit<G> {
@@ -201,9 +238,25 @@ pub enum JitError {
 }
 
 impl<G: Guest> Jit<G> {
-    /// Compilers for `guest`.
+    /// Compilers for `guest`, which keep nothing.
     pub fn new(guest: Arc<G>, policy: JitPolicy) -> Result<Arc<Self>, JitError> {
+        Self::with_cache(guest, policy, &CacheSettings::OFF)
+    }
+
+    /// Compilers for `guest` with the cache that `settings` tell of. If it cannot be opened they do without:
+    /// [`Self::cache_error`].
+    pub fn with_cache(
+        guest: Arc<G>,
+        policy: JitPolicy,
+        settings: &CacheSettings,
+    ) -> Result<Arc<Self>, JitError> {
         let features = HostFeatures::detect();
+        // Whether blocks count is the policy's; where their counters start is not in the code.
+        let variant = u64::from(policy.region_after.is_some());
+        let (cache, cache_error) = match kept::open(&*guest, settings, features, variant) {
+            Ok(cache) => (cache, None),
+            Err(error) => (CodeCache::off(), Some(error)),
+        };
         let memory = CodeMemory::new(policy.code_bytes)?;
         let stubs = Stubs::new(&memory, features, RARE::<G>())?;
         let mut compiler = RegionCompiler::new(features)?;
@@ -213,10 +266,12 @@ impl<G: Guest> Jit<G> {
             features,
             known: Mutex::default(),
             covered: Mutex::default(),
+            covered_ranges: Mutex::default(),
             queue: Mutex::default(),
             wake: Condvar::new(),
             epoch: AtomicU64::new(0),
             counters: Counters::default(),
+            kept: Kept::new(cache),
         });
         let (compiler, threads) = if policy.background {
             let worker = shared.clone();
@@ -225,14 +280,23 @@ impl<G: Guest> Jit<G> {
         } else {
             (Some(Mutex::new(compiler)), Vec::new())
         };
-        Ok(Arc::new(Self { shared, policy, stubs, compiler, threads }))
+        Ok(Arc::new(Self { shared, policy, stubs, compiler, threads, cache_error }))
     }
 
-    /// The compilers that engine `kind` needs, if any.
+    /// The compilers that engine `kind` needs, if any, without a cache.
     pub fn for_engine(kind: EngineKind, guest: &Arc<G>) -> Result<Option<Arc<Self>>, JitError> {
+        Self::for_engine_with(kind, guest, &CacheSettings::OFF)
+    }
+
+    /// The compilers that engine `kind` needs, if any. Those for tests have no cache.
+    pub fn for_engine_with(
+        kind: EngineKind,
+        guest: &Arc<G>,
+        settings: &CacheSettings,
+    ) -> Result<Option<Arc<Self>>, JitError> {
         match kind {
             EngineKind::Interpreter | EngineKind::Reference => Ok(None),
-            EngineKind::Jit => Self::new(guest.clone(), JitPolicy::default()).map(Some),
+            EngineKind::Jit => Self::with_cache(guest.clone(), JitPolicy::default(), settings).map(Some),
             EngineKind::Eager => Self::new(guest.clone(), JitPolicy::EAGER).map(Some),
             EngineKind::Template => Self::new(guest.clone(), JitPolicy::TEMPLATE).map(Some),
         }
@@ -262,20 +326,89 @@ impl<G: Guest> Jit<G> {
         let offset = gpa.page_offset() as u16;
         let block = source.block(offset, RegionLimits::BLOCK.block_insns)?;
         let start = Instant::now();
-        let hot = self.policy.region_after.map(|_| hot_index(gpa.0 >> 1) as u16);
+        let counter = kept::counter(gpa);
+        let hot = self.policy.region_after.map(|_| counter);
+        let len = block.len as usize;
         let compiled = template::compile(&RegionBlock { offset, block }, self.shared.features, hot).ok()?;
         let c = &self.shared.counters;
         c.blocks.fetch_add(1, Ordering::Relaxed);
         c.block_insns.fetch_add(compiled.insns.into(), Ordering::Relaxed);
         c.block_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         c.block_code_bytes.fetch_add(compiled.code.len() as u64, Ordering::Relaxed);
+        let start = usize::from(offset);
+        if let Some(source) = page.get(start..start + len) {
+            self.shared.kept.gather((gpa, mode), source, Some((&compiled.code, compiled.insns, counter)));
+        }
         match self.shared.install(&compiled) {
-            Some(span) => Some(NativeCode { span, generation, is_template: true }),
+            Some(span) => Some(NativeCode { place: Place::Own(span), generation, hot: Some(counter) }),
             None => {
                 self.shared.make_room();
                 None
             }
         }
+    }
+
+    // --- the cache
+
+    /// Why there is no cache although one was asked for.
+    pub fn cache_error(&self) -> Option<&CacheError> {
+        self.cache_error.as_ref()
+    }
+
+    /// What the cache did.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.shared.kept.stats()
+    }
+
+    /// The cache's entry with template code for the block at `key`, whose bytes `code` begins with.
+    pub(crate) fn kept_page(&self, (gpa, mode): Key, code: &[u8]) -> Option<PageId> {
+        self.shared.kept.cache.page_of(mode, gpa.page_offset() as u16, code)
+    }
+
+    /// That entry in code memory.
+    pub(crate) fn load_page(&self, id: PageId) -> Asked {
+        let asked = self.shared.kept.load(id, &self.shared.memory);
+        if matches!(asked, Asked::NoRoom) {
+            self.shared.make_room();
+        }
+        asked
+    }
+
+    /// Which blocks of a page that came from the cache have better code there. A bit each.
+    pub(crate) fn with_regions(&self, page: &LoadedPage, bytes: &[u8; PAGE_SIZE as usize]) -> Vec<u64> {
+        self.shared.kept.with_regions(page, bytes)
+    }
+
+    /// May the cache have a region for the code at `key`, which begins with `code`?
+    pub(crate) fn may_have_region(&self, (gpa, mode): Key, code: &[u8]) -> bool {
+        self.policy.region_after.is_some()
+            && self.shared.kept.cache.may_have(mode, gpa.page_offset() as u16, code)
+    }
+
+    /// Takes the region at `key` from the cache, if that has one for `page`.
+    pub(crate) fn load_region(&self, key: Key, generation: u32, page: &[u8; PAGE_SIZE as usize]) -> bool {
+        self.shared.load_region(key, generation, page)
+    }
+
+    /// Notes that the block at `key`, of these bytes, was lifted for the interpreter.
+    pub(crate) fn note_lifted(&self, key: Key, source: &[u8]) {
+        self.shared.kept.gather(key, source, None);
+    }
+
+    /// The guest sleeps: what can wait is done now, and memory that is free is given back.
+    pub(crate) fn idle(&self) {
+        self.shared.memory.trim();
+        if self.shared.kept.has_gathered() {
+            lock(&self.shared.queue).idle = true;
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Writes what was gathered for the cache, now. Not for a vCPU's thread.
+    pub fn write_cache(&self) {
+        let shared = &self.shared;
+        shared.kept.write_all(&*shared.guest, shared.features, None);
+        shared.kept.cache.flush();
     }
 
     /// Counters.
@@ -293,6 +426,7 @@ impl<G: Guest> Jit<G> {
             block_insns: get(&c.block_insns),
             block_code_bytes: get(&c.block_code_bytes),
             block_ns: get(&c.block_ns),
+            kept_regions: get(&c.kept_regions),
         }
     }
 
@@ -340,6 +474,7 @@ impl<G: Guest> Drop for Jit<G> {
             // A compiler thread that panicked has said so already.
             let _ = thread.join();
         }
+        self.shared.kept.finish(&*self.shared.guest, self.shared.features);
     }
 }
 
@@ -356,30 +491,54 @@ impl<G: Guest> Shared<G> {
                     return;
                 }
                 // What became hot last is what runs now.
-                match queue.requests.pop_back() {
-                    Some(request) => break request,
-                    None => queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                if let Some(request) = queue.requests.pop_back() {
+                    break request;
                 }
+                if std::mem::take(&mut queue.idle) {
+                    drop(queue);
+                    self.kept.write_all(&*self.guest, self.features, None);
+                    queue = lock(&self.queue);
+                    continue;
+                }
+                queue = self.wait(queue);
             };
             drop(queue);
             self.carry_out(compiler, &request);
         }
     }
 
+    /// Waits for something to do, or to write.
+    fn wait<'a>(&'a self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        if !self.kept.cache.is_written() {
+            return self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let waited = self.wake.wait_timeout(queue, WRITE_INTERVAL);
+        let (queue, result) = waited.unwrap_or_else(PoisonError::into_inner);
+        if result.timed_out() {
+            drop(queue);
+            self.kept.write_settled(&*self.guest, self.features);
+            return lock(&self.queue);
+        }
+        queue
+    }
+
     fn carry_out(&self, compiler: &mut RegionCompiler, request: &Request) {
-        if !request.insist && lock(&self.covered).get(&request.key) == Some(&request.generation) {
+        if self.load_region(request.key, request.generation, &request.page) {
+            return;
+        }
+        if !request.insist && self.is_covered(request.key, request.generation) {
             lock(&self.known).insert(request.key, State::Covered(request.generation));
             return;
         }
         let state = match self.compile(compiler, request) {
-            Ok(compiled) => match self.install(&compiled) {
-                Some(span) => State::Ready(Arc::new(NativeCode {
-                    span,
-                    generation: request.generation,
-                    is_template: false,
-                })),
-                None => return self.make_room(),
-            },
+            Ok(compiled) => {
+                let (gpa, mode) = request.key;
+                self.kept.cache.put(mode, gpa.page_offset() as u16, Tier::Region, &request.page, &compiled);
+                match self.region(&compiled, request.generation) {
+                    Some(state) => state,
+                    None => return self.make_room(),
+                }
+            }
             Err(error) => {
                 tracing::debug!("{}: {error}", request.key.0);
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
@@ -420,6 +579,42 @@ impl<G: Guest> Shared<G> {
         Ok(compiled)
     }
 
+    fn is_covered(&self, key: Key, generation: u32) -> bool {
+        let (gpa, mode) = key;
+        let place = gpa.page_offset() as u16;
+        lock(&self.covered).get(&key) == Some(&generation)
+            || lock(&self.covered_ranges).get(&(gpa.page_number(), mode)).is_some_and(|ranges| {
+                ranges.iter().any(|&(of, start, end)| of == generation && (start..end).contains(&place))
+            })
+    }
+
+    /// Takes a region from the cache, if there is one for these bytes. They are what the guest executes in this generation, as
+    /// for compiling.
+    fn load_region(&self, key: Key, generation: u32, page: &[u8; PAGE_SIZE as usize]) -> bool {
+        let (gpa, mode) = key;
+        let Some(found) = self.kept.cache.find(mode, gpa.page_offset() as u16, page) else { return false };
+        match self.region(&found.compiled, generation) {
+            Some(state) => {
+                self.counters.kept_regions.fetch_add(1, Ordering::Relaxed);
+                lock(&self.known).insert(key, state);
+                let mut covered = lock(&self.covered_ranges);
+                let ranges = covered.entry((gpa.page_number(), mode)).or_default();
+                ranges.retain(|&(of, ..)| of == generation);
+                ranges.extend(found.compiled.ranges.iter().map(|&(start, end)| (generation, start, end)));
+                true
+            }
+            None => {
+                self.make_room();
+                false
+            }
+        }
+    }
+
+    fn region(&self, compiled: &Compiled, generation: u32) -> Option<State> {
+        let place = Place::Own(self.install(compiled)?);
+        Some(State::Ready(Arc::new(NativeCode { place, generation, hot: None })))
+    }
+
     fn install(&self, compiled: &Compiled) -> Option<CodeSpan> {
         self.memory.install(&compiled.code)
     }
@@ -428,6 +623,7 @@ impl<G: Guest> Shared<G> {
     fn make_room(&self) {
         lock(&self.known).clear();
         lock(&self.covered).clear();
+        lock(&self.covered_ranges).clear();
         self.epoch.fetch_add(1, Ordering::Release);
     }
 }
@@ -437,10 +633,10 @@ fn effects<G: Guest>(helper: HelperId) -> isomer_ir::guest::Effects {
 }
 
 /// Guest code as regions are formed from it.
-struct Page<'a, G: Guest> {
-    guest: &'a G,
-    mode: u32,
-    bytes: &'a [u8; PAGE_SIZE as usize],
+pub(crate) struct Page<'a, G: Guest> {
+    pub(crate) guest: &'a G,
+    pub(crate) mode: u32,
+    pub(crate) bytes: &'a [u8; PAGE_SIZE as usize],
 }
 
 impl<G: Guest> Source for Page<'_, G> {

@@ -7,6 +7,7 @@ mod fpenv;
 pub mod group;
 pub mod jit;
 mod jump_cache;
+mod kept;
 mod native;
 mod phys;
 mod tlb;
@@ -14,7 +15,9 @@ pub mod trace;
 mod vcpu;
 
 pub use group::{Control, Controls, Group, Peer, Request};
+pub use isomer_jit::cache::{CacheError, CacheMode, CacheStats};
 pub use jit::{Jit, JitError, JitPolicy, JitStats};
+pub use kept::CacheSettings;
 pub use trace::Trace;
 pub use vcpu::{
     EngineKind, Exit, Firmware, FirmwareCx, FirmwareResult, SoftVcpu, Stats, UnknownEngine, Vcpu, VcpuConfig,

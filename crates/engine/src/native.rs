@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use crate::{env::VcpuEnv, fpenv, jit::Jit};
-use isomer_core::Gpa;
 use isomer_ir::{
     Access as Purpose, CpuState, Guest, eval,
     interp::Env,
@@ -10,7 +9,7 @@ use isomer_ir::{
     types::{Align, HelperId, MemFlags},
 };
 use isomer_jit::{
-    abi::{Access, AccessKind, Context, ExitReason, HOT_COUNTERS, hot_index},
+    abi::{Access, AccessKind, Context, ExitReason, HOT_COUNTERS},
     cold,
     stubs::RareFunction,
 };
@@ -24,6 +23,8 @@ pub(crate) struct Native<G: Guest> {
     /// [`Jit::epoch`] when code was last given up.
     pub(crate) epoch: u64,
     churn: Box<[Churn; CHURN_SLOTS]>,
+    /// A granule that has got code of the cache, of which no jump cache knows yet.
+    pub(crate) fresh: Option<u64>,
 }
 
 /// How often a granule's code was overwritten of late.
@@ -70,14 +71,14 @@ impl<G: Guest> Native<G> {
         });
         let epoch = jit.epoch();
         let churn = Box::new([Churn::default(); CHURN_SLOTS]);
-        Self { jit, context: NonNull::from(Box::leak(context)), epoch, churn }
+        Self { jit, context: NonNull::from(Box::leak(context)), epoch, churn, fresh: None }
     }
 
-    /// Lets the code at `gpa` run on for a while before it asks again.
-    pub(crate) fn cool(&mut self, gpa: Gpa) {
+    /// Lets code with this counter run on for a while before it asks again.
+    pub(crate) fn cool(&mut self, counter: u16) {
         let entries = self.jit.policy().hot_after / 4;
         // SAFETY: the context is ours between runs of compiled code.
-        unsafe { (*self.context.as_ptr()).hot[hot_index(gpa.0 >> 1)] = entries.max(1) }
+        unsafe { (*self.context.as_ptr()).hot[usize::from(counter) % HOT_COUNTERS] = entries.max(1) }
     }
 
     /// Is the code of granule `page`, now in `generation`, overwritten so often that compiling it is a waste?

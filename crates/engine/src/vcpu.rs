@@ -395,9 +395,12 @@ impl<G: Guest> SoftVcpu<G> {
         self.peer.set_quiet(true);
         self.peer.signal().sleep(Some(timeout.map_or(LONGEST_SLEEP, |t| t.min(LONGEST_SLEEP))));
         self.peer.set_quiet(false);
-        if start.elapsed() >= IDLE && self.env.blocks.bytes() > IDLE_CODE_BYTES {
-            self.env.forget_code();
-            trim_heap();
+        if start.elapsed() >= IDLE {
+            if self.env.blocks.bytes() > IDLE_CODE_BYTES {
+                self.env.forget_code();
+                trim_heap();
+            }
+            self.env.idle();
         }
         // Requests posted while quiet count as done for their sender: carry them out before any guest code.
         self.env.request_attention();
@@ -428,6 +431,8 @@ impl<G: Guest> SoftVcpu<G> {
                     entries = FROM_NATIVE;
                     self.run_native(translated.key.0, entry, left)
                 }
+                // It changed just now: it is looked up again.
+                _ if !self.env.lift_native(block) => return None,
                 _ => {
                     entries = 1;
                     self.run_interpreted(block, left)
@@ -498,9 +503,15 @@ impl<G: Guest> SoftVcpu<G> {
         // SAFETY: blocks are dropped only between slices, so everything reachable from `block` is live while
         // it runs, and the CPU is `repr(C)` with its slots inside, as `CpuState` promises.
         unsafe {
-            match &block.get().form {
+            let mut form = &block.get().form;
+            while let Form::Native(lifted) = form {
+                let Some(lifted) = lifted.get() else { return End::Leave };
+                form = lifted;
+            }
+            match form {
                 Form::Compact(code) => interp::run(code, &mut *self.cpu, &mut self.env, budget),
                 Form::Lifted(block) => reference::run_block(block, &mut *self.cpu, &mut self.env),
+                Form::Native(_) => End::Leave,
             }
         }
     }

@@ -204,6 +204,10 @@ pub trait Guest: Sized + Send + Sync + 'static {
     /// The longest instruction, in bytes.
     const INSN_MAX: u32;
 
+    /// Names the CPU model as far as lifting depends on it: the same code in the same mode lifts to the same block
+    /// wherever these names are equal. Part of the key of code that is kept.
+    fn model_id(&self) -> String;
+
     /// Floating-point rules for mode word `mode`.
     fn fp_model(&self, mode: u32) -> FpModel;
 

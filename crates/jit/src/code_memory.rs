@@ -2,9 +2,13 @@
 //! bounded, and recycled as soon as nobody holds what was in it.
 #![allow(unsafe_code)]
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::{
+    fs::FallocateFlags,
+    mm::{MapFlags, ProtFlags, mmap, munmap},
+};
 use std::{
     collections::BTreeMap,
+    os::fd::OwnedFd,
     ptr::NonNull,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -27,6 +31,7 @@ pub struct CodeMemory {
     executable: NonNull<u8>,
     len: usize,
     free: Mutex<Free>,
+    file: OwnedFd,
 }
 
 // SAFETY: the mappings stay until drop; what is free belongs to whoever holds the lock, what is not to its `CodeSpan`.
@@ -39,6 +44,8 @@ unsafe impl Sync for CodeMemory {}
 struct Free {
     ranges: BTreeMap<usize, usize>,
     bytes: usize,
+    /// What lies behind was never used since the host last got back what was free.
+    top: usize,
 }
 
 impl Free {
@@ -50,6 +57,7 @@ impl Free {
             self.ranges.insert(start + len, room - len);
         }
         self.bytes -= len;
+        self.top = self.top.max(start + len);
         Some(start)
     }
 
@@ -91,8 +99,8 @@ impl CodeMemory {
                 return Err(error);
             }
         };
-        let free = Free { ranges: BTreeMap::from([(0, len)]), bytes: len };
-        Ok(Arc::new(Self { writable, executable, len, free: Mutex::new(free) }))
+        let free = Free { ranges: BTreeMap::from([(0, len)]), bytes: len, top: 0 };
+        Ok(Arc::new(Self { writable, executable, len, free: Mutex::new(free), file }))
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, Free> {
@@ -107,6 +115,25 @@ impl CodeMemory {
     /// Bytes there are.
     pub fn capacity_bytes(&self) -> usize {
         self.len
+    }
+
+    /// Gives what is free back to the host, in whole pages. What is put there later costs a page fault.
+    pub fn trim(&self) {
+        const PAGE: usize = 4096;
+        let mut free = self.free();
+        for (&start, &room) in free.ranges.range(..free.top) {
+            let (from, to) = (start.next_multiple_of(PAGE), (start + room).min(free.top) / PAGE * PAGE);
+            if from < to {
+                let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                // A host without holes keeps the memory; nothing depends on it.
+                let _ = rustix::fs::fallocate(&self.file, how, from as u64, (to - from) as u64);
+            }
+        }
+        free.top =
+            free.ranges.last_key_value().map_or(self.len, |(&start, &room)| match start + room == self.len {
+                true => start,
+                false => self.len,
+            });
     }
 
     /// Copies code to where it can run; `None` if there is no room.
@@ -202,6 +229,25 @@ mod tests {
         drop(spans);
         assert_eq!(memory.used_bytes(), 0);
         assert!(memory.install(&[0; 1 << 16]).is_some());
+    }
+
+    #[test]
+    fn free_room_goes_back_to_the_host() {
+        let memory = CodeMemory::new(1 << 20).unwrap();
+        let blocks = || rustix::fs::fstat(&memory.file).unwrap().st_blocks * 512;
+        let spans: Vec<_> = (0..16).map(|_| memory.install(&[0x90; 1 << 16]).unwrap()).collect();
+        assert_eq!(blocks(), 1 << 20);
+        let kept = spans.into_iter().nth(7).unwrap();
+        memory.trim();
+        assert_eq!(blocks(), 1 << 16);
+        // SAFETY: the span is mapped readable, and nobody writes it.
+        assert_eq!(unsafe { kept.address().add(0xffff).read() }, 0x90);
+        let again = memory.install(&[0x91; 1 << 18]).unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { again.address().read() }, 0x91);
+        drop((kept, again));
+        memory.trim();
+        assert_eq!((blocks(), memory.used_bytes()), (0, 0));
     }
 
     #[test]

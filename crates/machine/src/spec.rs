@@ -1,7 +1,7 @@
 //! What the user asked for, with a default for everything.
 
 use isomer_devices::backend::ImageFormat;
-use isomer_engine::{EngineKind, Trace};
+use isomer_engine::{CacheSettings, EngineKind, Trace};
 use std::path::PathBuf;
 
 /// A guest instruction set.
@@ -150,6 +150,8 @@ pub struct Spec {
     pub board: BoardOptions,
     /// Engine.
     pub engine: EngineChoice,
+    /// Where compiled code is kept between runs.
+    pub cache: CacheSettings,
     /// What to trace.
     pub trace: Trace,
 }
@@ -168,6 +170,7 @@ impl Default for Spec {
             transport: Transport::default(),
             board: BoardOptions::default(),
             engine: EngineChoice::default(),
+            cache: CacheSettings::default(),
             trace: Trace::default(),
         }
     }

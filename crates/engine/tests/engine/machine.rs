@@ -62,6 +62,8 @@ pub(crate) struct Machine {
     pub(crate) clock: Arc<Clock>,
     pub(crate) results: Arc<Mutex<Vec<Option<u64>>>>,
     pub(crate) code_limit_bytes: usize,
+    /// In place of those that the engine's kind has.
+    pub(crate) jit: Option<Arc<Jit<Riscv64>>>,
 }
 
 impl Machine {
@@ -79,6 +81,7 @@ impl Machine {
             clock: Arc::new(Clock::host()),
             results,
             code_limit_bytes: 4 << 20,
+            jit: None,
         }
     }
 
@@ -119,7 +122,7 @@ impl Machine {
             firmware,
             trace: Trace::default(),
             engine,
-            jit: Jit::for_engine(engine, &self.guest).unwrap(),
+            jit: self.jit.clone().or_else(|| Jit::for_engine(engine, &self.guest).unwrap()),
             code_limit_bytes: self.code_limit_bytes,
         })
     }

@@ -3,6 +3,7 @@
 mod asm;
 mod faults;
 mod harts;
+mod kept;
 mod limits;
 mod machine;
 mod random;

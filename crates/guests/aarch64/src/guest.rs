@@ -20,6 +20,10 @@ impl Guest for Aarch64 {
     const INSN_ALIGN: u32 = 4;
     const INSN_MAX: u32 = 4;
 
+    fn model_id(&self) -> String {
+        format!("{} {:x} {:?}", self.name, self.features.bits(), self.id)
+    }
+
     fn fp_model(&self, mode: u32) -> FpModel {
         let mode = Mode(mode);
         FpModel {

@@ -20,6 +20,10 @@ impl Guest for Riscv64 {
     const INSN_ALIGN: u32 = 2;
     const INSN_MAX: u32 = 4;
 
+    fn model_id(&self) -> String {
+        format!("{} {:x}", self.name, self.ext.bits())
+    }
+
     fn fp_model(&self, _mode: u32) -> FpModel {
         FpModel {
             nan: NanRule::Canonical,

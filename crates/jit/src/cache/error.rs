@@ -17,6 +17,9 @@ pub enum CacheError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// Nobody can tell which program this is, and so not whether code is its own.
+    #[error("the running program's own file cannot be read")]
+    UnknownProgram,
     /// The limit is less than the smallest cache.
     #[error("a code cache of {limit_bytes} bytes is too small to keep anything")]
     Limit {
@@ -47,6 +50,7 @@ impl CacheError {
         match self {
             Self::NoHome => "isomer::cache::no_home",
             Self::NotPrivate { .. } => "isomer::cache::not_private",
+            Self::UnknownProgram => "isomer::cache::unknown_program",
             Self::Limit { .. } => "isomer::cache::limit",
             Self::Busy { .. } => "isomer::cache::busy",
             Self::Io { .. } => "isomer::cache::io",
@@ -63,6 +67,7 @@ impl CacheError {
                     path.display()
                 )
             }
+            Self::UnknownProgram => "make /proc available, or run with --cache off".into(),
             Self::Limit { .. } => format!("allow at least {} MiB", super::MIN_LIMIT_BYTES >> 20),
             Self::Busy { .. } => "try again when the other process is done".into(),
             Self::Io { .. } => "make the path usable, or run with --cache off".into(),

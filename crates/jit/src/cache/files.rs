@@ -137,7 +137,7 @@ impl CacheFiles {
                 verification.damaged.push(damaged(None, Damage::Slot));
             }
             for (number, slot) in slots {
-                match segment.read(number, &slot, &keys) {
+                match segment.read_body(number, &slot, &keys) {
                     Ok(_) => verification.entries += 1,
                     Err(damage) => verification.damaged.push(damaged(Some(number), damage)),
                 }

@@ -2,7 +2,10 @@
 //! to read, and what is read is verified.
 
 use super::{
+    Tier,
     key::Keys,
+    page::Record,
+    page_index::PageIndex,
     segment::{Segment, Slot},
 };
 use rustc_hash::FxHashMap;
@@ -52,12 +55,29 @@ pub(super) struct Candidate {
 pub(super) struct Index {
     heads: FxHashMap<u64, u32>,
     items: Vec<Item>,
+    /// Entries that are a page's.
+    pub(super) pages: PageIndex,
 }
 
 impl Index {
+    /// Adds an entry of any kind; `records` are a page's.
+    pub(super) fn insert_any(
+        &mut self,
+        segment: &Arc<Segment>,
+        number: u32,
+        slot: Slot,
+        records: &[Record],
+        state: Use,
+    ) {
+        match slot.tier {
+            Tier::Page => self.pages.insert(segment, number, slot, records, state),
+            Tier::Template | Tier::Region => self.insert(segment, number, slot, state),
+        }
+    }
+
     /// Adds an entry. Its content may be there already: another process may have made it too, or it replaces one that was
     /// found damaged, which nobody knows before it is read.
-    pub(super) fn insert(&mut self, segment: &Arc<Segment>, number: u32, slot: Slot, state: Use) {
+    fn insert(&mut self, segment: &Arc<Segment>, number: u32, slot: Slot, state: Use) {
         if self.items.len() >= MAX_ITEMS {
             return;
         }
@@ -70,6 +90,12 @@ impl Index {
     /// Is there a sound entry of that content?
     pub(super) fn contains(&self, probe: u64, content: u64) -> bool {
         self.chain(probe).any(|(_, item)| item.slot.content == content && !item.is(Use::Dead))
+    }
+
+    /// May there be an entry that is not a page's? Tens of nanoseconds.
+    #[inline]
+    pub(super) fn may_have(&self, probe: u64) -> bool {
+        self.chain(probe).any(|(_, item)| !item.is(Use::Dead))
     }
 
     fn chain(&self, probe: u64) -> impl Iterator<Item = (u32, &Item)> {
@@ -130,12 +156,14 @@ impl Index {
     /// Entries used since they were last asked for, by segment.
     pub(super) fn take_used(&self) -> Vec<(Arc<Segment>, Vec<u32>)> {
         let mut by_name: FxHashMap<&str, (Arc<Segment>, Vec<u32>)> = FxHashMap::default();
-        for item in &self.items {
+        let items = self.items.iter().filter_map(|item| {
             let (from, to) = (Use::Used as u8, Use::Stamped as u8);
-            if item.state.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                let entry = by_name.entry(&item.segment.name);
-                entry.or_insert_with(|| (Arc::clone(&item.segment), Vec::new())).1.push(item.number);
-            }
+            let first = item.state.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+            first.is_ok().then_some((&item.segment, item.number))
+        });
+        for (segment, number) in items.chain(self.pages.take_used()) {
+            let entry = by_name.entry(&segment.name);
+            entry.or_insert_with(|| (Arc::clone(segment), Vec::new())).1.push(number);
         }
         by_name.into_values().collect()
     }
@@ -148,6 +176,7 @@ impl Index {
 
     /// Forgets the entries of segments that are no more.
     pub(super) fn retain(&mut self, keep: impl Fn(&Segment) -> bool) {
+        self.pages.retain(&keep);
         let items = std::mem::take(&mut self.items);
         self.heads.clear();
         for item in items.into_iter().filter(|item| keep(&item.segment)) {
@@ -158,7 +187,7 @@ impl Index {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.items.len()
+        self.items.len() + self.pages.places()
     }
 }
 

@@ -5,9 +5,10 @@ use super::{
     CacheError, Store,
     error::Tried,
     index::Use,
+    page::Record,
     places::unlock,
     profile,
-    segment::{MAX_SEGMENT_BYTES, NewEntry, SegmentWriter, content_prefix},
+    segment::{MAX_SEGMENT_BYTES, NewEntry, SegmentWriter},
     upkeep,
 };
 use rustix::process::{Resource, getrlimit};
@@ -28,6 +29,8 @@ const REFRESH: Duration = Duration::from_secs(2);
 
 pub(super) enum Job {
     Put(Box<NewEntry>),
+    /// Blocks of a page, and how they are found.
+    PutPage(Box<NewEntry>, Vec<Record>),
     /// Everything put before is handed to the host, and what was used is noted, when this is answered.
     Flush(SyncSender<()>),
 }
@@ -48,11 +51,8 @@ impl Keeper {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
             match job {
-                Job::Put(new) => {
-                    self.refresh();
-                    self.put(&new);
-                    self.store.queued_bytes.fetch_sub(new.payload_len(), Ordering::Relaxed);
-                }
+                Job::Put(new) => self.take(&new, &[]),
+                Job::PutPage(new, records) => self.take(&new, &records),
                 Job::Flush(done) => {
                     self.note_use();
                     // Who asked may have left.
@@ -62,6 +62,12 @@ impl Keeper {
         }
         self.note_use();
         self.seal();
+    }
+
+    fn take(&mut self, new: &NewEntry, records: &[Record]) {
+        self.refresh();
+        self.put(new, records);
+        self.store.queued_bytes.fetch_sub(new.payload_len(), Ordering::Relaxed);
     }
 
     /// Looks for what other processes have added or removed.
@@ -78,23 +84,25 @@ impl Keeper {
         self.store.refresh();
     }
 
-    fn put(&mut self, new: &NewEntry) {
+    fn put(&mut self, new: &NewEntry, records: &[Record]) {
         let store = Arc::clone(&self.store);
         let counters = &store.counters;
         if self.paused_until.is_some_and(|until| Instant::now() < until) {
             counters.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let content = content_prefix(&new.content);
-        if store.read_index().contains(new.probe, content) {
+        let content = new.slot.content;
+        if records.is_empty() && store.read_index().contains(new.slot.probe, content) {
             return;
         }
-        match self.write(new) {
+        match self.write(new, records) {
             Ok(true) => {
                 self.paused_until = None;
                 counters.written.fetch_add(1, Ordering::Relaxed);
                 counters.written_bytes.fetch_add(new.payload_len() as u64, Ordering::Relaxed);
-                store.note_first_use(content);
+                if records.is_empty() {
+                    store.note_first_use(content);
+                }
             }
             Ok(false) => self.pause("other processes are using all of it"),
             Err(error) => self.pause(&error.to_string()),
@@ -109,7 +117,7 @@ impl Keeper {
     }
 
     /// `Ok(false)` if there is no room.
-    fn write(&mut self, new: &NewEntry) -> Result<bool, CacheError> {
+    fn write(&mut self, new: &NewEntry, records: &[Record]) -> Result<bool, CacheError> {
         // Every entry fits an empty segment.
         for _ in 0..2 {
             if self.writer.is_none() {
@@ -120,7 +128,7 @@ impl Keeper {
             let stored = writer.append(&self.store.keys, new, None);
             match stored.tried("cannot write", &self.store.dir.name(&segment.name))? {
                 Some((number, slot)) => {
-                    self.store.write_index().insert(&segment, number, slot, Use::Used);
+                    self.store.write_index().insert_any(&segment, number, slot, records, Use::Used);
                     return Ok(true);
                 }
                 None => self.seal(),

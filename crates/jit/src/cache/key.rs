@@ -20,8 +20,9 @@ const PROBE_BYTES: usize = 8;
 pub struct BuildId(pub [u8; 32]);
 
 impl BuildId {
-    /// The digest of the running program's file: any change of the translator is another build, without anybody having to
-    /// remember a version number. Some milliseconds.
+    /// The running program's: any change of the translator is another build, without anybody having to remember a version
+    /// number. It is the digest of what the linker made of the whole program where it left that in the file (the note
+    /// `NT_GNU_BUILD_ID` of the ELF format), else of the whole file, which takes some ten milliseconds.
     ///
     /// # Errors
     ///
@@ -33,13 +34,51 @@ impl BuildId {
         let mut file = File::open(std::env::current_exe()?)?;
         let mut hasher = Hasher::new();
         let mut buffer = vec![0; 256 << 10];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(Self(*hasher.finalize().as_bytes())),
-                len => hasher.update(&buffer[..len]),
-            };
+        let mut len = file.read(&mut buffer)?;
+        if let Some(note) = build_note(&buffer[..len.min(HEAD_BYTES)]) {
+            let total = file.metadata()?.len();
+            return Ok(Self(*hasher.update(note).update(&total.to_le_bytes()).finalize().as_bytes()));
+        }
+        while len > 0 {
+            hasher.update(&buffer[..len]);
+            len = file.read(&mut buffer)?;
+        }
+        Ok(Self(*hasher.finalize().as_bytes()))
+    }
+}
+
+/// Where linkers put program headers and notes.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// The description of `NT_GNU_BUILD_ID` in a 64-bit little-endian ELF file that starts like this (System V ABI, chapters 4
+/// and 5, "Note Section" and "Program Header").
+fn build_note(head: &[u8]) -> Option<&[u8]> {
+    const PT_NOTE: u32 = 4;
+    const NT_GNU_BUILD_ID: u32 = 3;
+    let bytes = |at: usize, len: usize| head.get(at..at.checked_add(len)?);
+    let half = |at| Some(usize::from(u16::from_le_bytes(bytes(at, 2)?.try_into().ok()?)));
+    let word = |at| Some(u32::from_le_bytes(bytes(at, 4)?.try_into().ok()?));
+    let long = |at| usize::try_from(u64::from_le_bytes(bytes(at, 8)?.try_into().ok()?)).ok();
+    if bytes(0, 6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    let (table, size, count) = (long(32)?, half(54)?, half(56)?);
+    for header in (0..count).map(|number| table.saturating_add(number * size)) {
+        if word(header)? != PT_NOTE {
+            continue;
+        }
+        let (mut at, len) = (long(header + 8)?, long(header + 32)?);
+        let end = at.checked_add(len)?;
+        while at + 12 <= end {
+            let (name, description, kind) = (word(at)? as usize, word(at + 4)? as usize, word(at + 8)?);
+            let described = at + 12 + name.next_multiple_of(4);
+            if kind == NT_GNU_BUILD_ID && bytes(at + 12, name)? == b"GNU\0" && description >= 16 {
+                return bytes(described, description);
+            }
+            at = described + description.next_multiple_of(4);
         }
     }
+    None
 }
 
 /// What code was made for and by. Code of one namespace is never seen in another.
@@ -190,12 +229,38 @@ impl Keys {
         *hasher.finalize().as_bytes()
     }
 
+    /// Which guest code the blocks of a page were made from.
+    pub(super) fn page_content(&self, records_and_source: &[u8]) -> [u8; 32] {
+        let mut hasher = Hasher::new_keyed(&self.content);
+        // Apart from the contents above, which have no such tier.
+        hasher.update(&[0, 0, 0, 0, 0, 0, Tier::Page as u8, 0]).update(records_and_source);
+        *hasher.finalize().as_bytes()
+    }
+
     /// Where to look for code in the index: a cheap hash of mode, entry and the first bytes. It only narrows the search.
     /// It is keyed because guests choose the bytes.
     #[inline]
     pub(super) fn probe(&self, mode: u32, entry: u16, page: &[u8; 4096]) -> u64 {
-        let first = page.get(usize::from(entry)..usize::from(entry) + PROBE_BYTES);
-        let first = first.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+        self.probe_from(mode, entry, page.get(usize::from(entry)..).unwrap_or_default())
+    }
+
+    /// The same, given the bytes from the entry on.
+    #[inline]
+    pub(super) fn probe_from(&self, mode: u32, entry: u16, code: &[u8]) -> u64 {
+        self.probe_of(mode, entry, code.first_chunk())
+    }
+
+    /// The same for a block of a page, of which two bytes may be all.
+    #[inline]
+    pub(super) fn probe_at(&self, mode: u32, entry: u16, code: &[u8]) -> u64 {
+        let first = code.first_chunk::<2>();
+        let first = first.map(|&[a, b]| [a, b, 0, 0, 0, 0, 0, 1]);
+        self.probe_of(mode, entry, first.as_ref())
+    }
+
+    #[inline]
+    fn probe_of(&self, mode: u32, entry: u16, first: Option<&[u8; PROBE_BYTES]>) -> u64 {
+        let first = first.map_or(0, |bytes| u64::from_le_bytes(*bytes));
         fold(self.seed ^ (u64::from(mode) << 16 | u64::from(entry)), first)
     }
 

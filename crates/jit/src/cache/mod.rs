@@ -12,7 +12,7 @@
 //!
 //! Files are read with `pread`, not mapped: a mapped file that somebody shortens kills its reader with SIGBUS, entries have
 //! to be copied before they are verified anyway, and 10 KiB from the page cache take 2 us. So the cache needs no `unsafe`
-//! and no address space, and its memory is the index: about 100 bytes an entry.
+//! and no address space, and its memory is the index: about 100 bytes an entry, and 32 a block of template code.
 //!
 //! # On disk
 //!
@@ -23,7 +23,7 @@
 //! | at | bytes | segment |
 //! |---|---|---|
 //! | 0 | 8 | `ISOMERCC` |
-//! | 8 | 4 | format version, 1 |
+//! | 8 | 4 | format version, 2 |
 //! | 12 | 4 | slots, 8192 |
 //! | 16 | 32 | the namespace's digest |
 //! | 48 | 16 | id |
@@ -51,7 +51,11 @@
 //! | 50 | 1 | tier | | | | |
 //! | 60 | 4 | check of the slot | | | | |
 //!
-//! The content's digest is of mode, entry, tier, ranges and the guest's bytes in them, keyed for the namespace. The MAC is
+//! A slot of tier 3 is for template code of many blocks of a page ([`page`]): its first two and the entry's fields are 0, and
+//! what it calls ranges are blocks. Its payload has, behind digest and MAC, 32 bytes a block, the guest's bytes of each, the
+//! code of each; the content's digest is of what stands before the code.
+//!
+//! Else the content's digest is of mode, entry, tier, ranges and the guest's bytes in them, keyed for the namespace. The MAC is
 //! of segment id, slot number, slot, digest, ranges and code, keyed for the namespace. Both keys are derived from the user's.
 //!
 //! A payload is written before its slot, so a process that ends at any instant leaves a file in which every slot refers to
@@ -69,6 +73,8 @@ mod files;
 mod index;
 mod keeper;
 mod key;
+mod page;
+mod page_index;
 mod places;
 mod profile;
 mod segment;
@@ -79,6 +85,8 @@ mod upkeep;
 pub use error::CacheError;
 pub use files::{CacheFiles, Damaged, NamespaceSurvey, Survey, Verification};
 pub use key::{BuildId, Namespace};
+pub use page::{MAX_PAGE_BLOCKS, NewBlock, PageBlock, PageCode};
+pub use page_index::PageId;
 pub use places::Places;
 pub use segment::Damage;
 
@@ -96,6 +104,7 @@ use std::{
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 /// The smallest limit: room for eight of the smallest segments.
@@ -105,6 +114,8 @@ pub const DEFAULT_LIMIT_BYTES: u64 = 256 << 20;
 /// Entries waiting to be written, at most; more are dropped.
 const MAX_QUEUED: usize = 1024;
 const MAX_QUEUED_BYTES: usize = 8 << 20;
+/// How long [`CodeCache::put_page`] waits for the writer.
+const MAX_WAIT: Duration = Duration::from_millis(500);
 /// Entries a profile names of one run.
 const MAX_PROFILE: usize = 1 << 15;
 
@@ -121,11 +132,13 @@ pub enum Tier {
     Template = 1,
     /// The region compiler.
     Region = 2,
+    /// The template compiler's blocks, all of a page in one entry: [`CodeCache::put_page`].
+    Page = 3,
 }
 
 impl Tier {
     fn from_raw(raw: u8) -> Option<Self> {
-        [Self::Template, Self::Region].into_iter().find(|tier| *tier as u8 == raw)
+        [Self::Template, Self::Region, Self::Page].into_iter().find(|tier| *tier as u8 == raw)
     }
 }
 
@@ -180,6 +193,8 @@ pub struct Preloaded {
 pub struct CacheStats {
     /// Entries that can be found.
     pub entries: u64,
+    /// Blocks in those of them that are pages'.
+    pub blocks: u64,
     /// Calls of [`CodeCache::find`].
     pub lookups: u64,
     /// Of these, found among what [`CodeCache::warm`] had read.
@@ -337,6 +352,86 @@ impl CodeCache {
         }
     }
 
+    /// Is what is put kept?
+    pub fn is_written(&self) -> bool {
+        self.keeper.is_some()
+    }
+
+    /// May there be code for `entry` bytes into a page in `mode`, where these are the page's bytes from there on? Some tens of
+    /// nanoseconds, before a page is copied for [`CodeCache::find`].
+    #[inline]
+    pub fn may_have(&self, mode: u32, entry: u16, code: &[u8]) -> bool {
+        self.store.as_ref().is_some_and(|store| {
+            let probe = store.keys.probe_from(mode, entry, code);
+            store.read_index().may_have(probe)
+        })
+    }
+
+    /// The entry with template code for the block at `entry` in `mode`, where `code` are the bytes from there on.
+    #[inline]
+    pub fn page_of(&self, mode: u32, entry: u16, code: &[u8]) -> Option<PageId> {
+        let store = self.store.as_ref()?;
+        store.read_index().pages.find(&store.keys, store.keys.probe_at(mode, entry, code), code)
+    }
+
+    /// Reads and verifies an entry with template code. What of it is for the page that is there, [`PageCode::current`] tells.
+    pub fn page(&self, id: PageId) -> Option<PageCode> {
+        let store = self.store.as_ref()?;
+        let index = store.read_index();
+        let place = index.pages.place(id)?;
+        let read = place.segment.read_body(place.number, &place.slot, &store.keys);
+        let page = read.and_then(|(_, body)| PageCode::from_body(&place.slot, &body).ok_or(Damage::Entry));
+        match page {
+            Ok(page) => {
+                count(&store.counters.disk_hits);
+                place.used();
+                Some(page)
+            }
+            Err(damage) => {
+                count(&store.counters.damaged);
+                place.set(Use::Dead);
+                tracing::debug!(
+                    "code cache: entry {} of {} is refused: {damage}",
+                    place.number,
+                    place.segment.name
+                );
+                None
+            }
+        }
+    }
+
+    /// Keeps template code of blocks of one page; those that are kept already are left out. Waits for the writer if that is
+    /// far behind, so it is not for a vCPU's thread. As for [`CodeCache::put`], `source` must be what was compiled.
+    pub fn put_page(&self, blocks: &[NewBlock<'_>]) {
+        let (Some(store), Some((jobs, _))) = (&self.store, &self.keeper) else { return };
+        let mut new: Vec<NewBlock<'_>> =
+            blocks.iter().filter(|block| page::is_sound(block)).copied().collect();
+        new.sort_by_key(|block| (block.entry, block.mode));
+        new.dedup_by_key(|block| (block.entry, block.mode));
+        {
+            let index = store.read_index();
+            new.retain(|block| !index.pages.contains(&page::record(&store.keys, block)));
+        }
+        let mut rest = &new[..];
+        while !rest.is_empty() {
+            let (first, behind) = rest.split_at(page::fitting(rest).max(1));
+            rest = behind;
+            let (entry, records) = page::new_entry(&store.keys, first);
+            let len = entry.payload_len();
+            let patience = Instant::now() + MAX_WAIT;
+            while store.queued_bytes.load(Ordering::Relaxed) > MAX_QUEUED_BYTES && Instant::now() < patience {
+                thread::sleep(Duration::from_millis(1));
+            }
+            store.queued_bytes.fetch_add(len, Ordering::Relaxed);
+            if store.queued_bytes.load(Ordering::Relaxed) > 2 * MAX_QUEUED_BYTES
+                || jobs.send(Job::PutPage(Box::new(entry), records)).is_err()
+            {
+                store.queued_bytes.fetch_sub(len, Ordering::Relaxed);
+                count(&store.counters.dropped);
+            }
+        }
+    }
+
     /// Waits until everything put before is written, and notes what was used so far. Not for a vCPU's thread.
     pub fn flush(&self) {
         if let Some((jobs, _)) = &self.keeper {
@@ -397,6 +492,7 @@ impl CodeCache {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CacheStats {
             entries: store.read_index().len() as u64,
+            blocks: store.read_index().pages.blocks() as u64,
             lookups: load(&counters.lookups),
             memory_hits: load(&counters.memory_hits),
             disk_hits: load(&counters.disk_hits),
@@ -487,6 +583,7 @@ impl Store {
             if first {
                 match Segment::open(&self.dir, name, &self.user) {
                     Ok(Some(segment)) if segment.namespace == self.keys.namespace => {
+                        segment.read_ahead();
                         let new = Known { segment: Arc::new(segment), next_slot: 0, own: false };
                         known.insert(name.clone(), new);
                     }
@@ -505,8 +602,10 @@ impl Store {
             // Later on, what looks damaged may be half written.
             let damaged = if first { damaged } else { 0 };
             self.counters.damaged.fetch_add(damaged.into(), Ordering::Relaxed);
-            let mut index = self.write_index();
-            found.into_iter().for_each(|(number, slot)| index.insert(segment, number, slot, Use::NotYet));
+            for (number, slot) in found {
+                let records = if slot.tier == Tier::Page { segment.records(&slot) } else { Vec::new() };
+                self.write_index().insert_any(segment, number, slot, &records, Use::NotYet);
+            }
         }
     }
 

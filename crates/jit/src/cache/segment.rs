@@ -4,6 +4,7 @@
 use super::{
     Compiled, Tier,
     key::{Keys, UserKey, hex, random},
+    page::{MAX_PAGE_BLOCKS, RECORD_BYTES, Record},
     places::{Access, Dir, FileError, try_lock},
 };
 use std::{
@@ -15,7 +16,7 @@ use std::{
 };
 
 /// Version of the layout.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 const MAGIC: [u8; 8] = *b"ISOMERCC";
 /// Slots of a segment.
 pub(super) const SLOTS: u32 = 8192;
@@ -33,6 +34,8 @@ pub(super) const MAX_SEGMENT_BYTES: u64 = 16 << 20;
 pub(super) const MAX_CODE_BYTES: usize = 128 << 10;
 /// Ranges of one entry at most.
 pub(super) const MAX_RANGES: usize = 256;
+/// Guest code of a page's blocks at most: they may overlap.
+const MAX_SOURCE_BYTES: usize = 256 << 10;
 /// Content digest and MAC, before a payload's ranges and code.
 const DIGESTS_BYTES: usize = 64;
 /// How segments' names end, and those of files not yet finished.
@@ -125,13 +128,22 @@ impl Slot {
         };
         let (ranges, code_len) = (usize::from(slot.ranges), slot.code_len as usize);
         let sane = word(60) == keys.run_hash(&bytes[..60]) as u32
-            && (1..=MAX_RANGES).contains(&ranges)
             && (1..=MAX_CODE_BYTES).contains(&code_len)
-            && slot.payload_len as usize == payload_len(ranges, code_len)
             && u64::from(slot.offset) >= DATA_AT
             && slot.end() <= MAX_SEGMENT_BYTES
-            && slot.run_len > 0
-            && u32::from(slot.entry) + u32::from(slot.run_len) <= 4096;
+            && match slot.tier {
+                Tier::Page => {
+                    let least = DIGESTS_BYTES + ranges * RECORD_BYTES + code_len;
+                    (1..=MAX_PAGE_BLOCKS).contains(&ranges)
+                        && (least + 1..=least + MAX_SOURCE_BYTES).contains(&(slot.payload_len as usize))
+                }
+                Tier::Template | Tier::Region => {
+                    (1..=MAX_RANGES).contains(&ranges)
+                        && slot.payload_len as usize == DIGESTS_BYTES + ranges * 4 + code_len
+                        && slot.run_len > 0
+                        && u32::from(slot.entry) + u32::from(slot.run_len) <= 4096
+                }
+            };
         sane.then_some(slot)
     }
 
@@ -140,21 +152,14 @@ impl Slot {
     }
 }
 
-fn payload_len(ranges: usize, code_len: usize) -> usize {
-    DIGESTS_BYTES + ranges * 4 + code_len
-}
-
 /// An entry to be written.
 #[derive(Clone, Debug)]
 pub(super) struct NewEntry {
-    pub(super) probe: u64,
-    pub(super) run_hash: u64,
-    pub(super) run_len: u16,
-    pub(super) mode: u32,
-    pub(super) entry: u16,
-    pub(super) tier: Tier,
+    /// Right but for the place.
+    pub(super) slot: Slot,
     pub(super) content: [u8; 32],
-    pub(super) compiled: Compiled,
+    /// What stands behind the digests.
+    pub(super) body: Vec<u8>,
 }
 
 impl NewEntry {
@@ -167,23 +172,40 @@ impl NewEntry {
         page: &[u8; 4096],
         compiled: &Compiled,
     ) -> Option<Self> {
-        let fits = (1..=MAX_CODE_BYTES).contains(&compiled.code.len()) && ranges_are_sound(&compiled.ranges);
-        let run_end = compiled.ranges.iter().find(|range| (range.0..range.1).contains(&entry))?.1;
-        let run = page.get(usize::from(entry)..usize::from(run_end))?;
-        fits.then(|| Self {
+        let Compiled { code, ranges, insns } = compiled;
+        let fits =
+            tier != Tier::Page && (1..=MAX_CODE_BYTES).contains(&code.len()) && ranges_are_sound(ranges);
+        let run_end = ranges.iter().find(|range| (range.0..range.1).contains(&entry))?.1;
+        let run = page.get(usize::from(entry)..usize::from(run_end)).filter(|_| fits)?;
+        let mut body = Vec::with_capacity(ranges.len() * 4 + code.len());
+        for &(start, end) in ranges {
+            body.extend(start.to_le_bytes().into_iter().chain(end.to_le_bytes()));
+        }
+        body.extend_from_slice(code);
+        let content = keys.content(mode, entry, tier, ranges, page);
+        let slot = Slot {
             probe: keys.probe(mode, entry, page),
             run_hash: keys.run_hash(run),
-            run_len: run_end - entry,
+            content: content_prefix(&content),
+            offset: DATA_AT as u32,
+            payload_len: Self::payload_len_of(body.len()),
             mode,
+            insns: *insns,
+            code_len: code.len() as u32,
             entry,
+            run_len: run_end - entry,
+            ranges: ranges.len() as u16,
             tier,
-            content: keys.content(mode, entry, tier, &compiled.ranges, page),
-            compiled: compiled.clone(),
-        })
+        };
+        Some(Self { slot, content, body })
     }
 
     pub(super) fn payload_len(&self) -> usize {
-        payload_len(self.compiled.ranges.len(), self.compiled.code.len())
+        self.slot.payload_len as usize
+    }
+
+    pub(super) fn payload_len_of(body_len: usize) -> u32 {
+        (DIGESTS_BYTES + body_len) as u32
     }
 }
 
@@ -286,15 +308,30 @@ impl Segment {
         (found, damaged)
     }
 
-    /// Reads an entry and verifies it: nothing that another program could have changed is in the answer.
-    pub(super) fn read(&self, number: u32, slot: &Slot, keys: &Keys) -> Result<Entry, Damage> {
+    /// Reads an entry and verifies it: nothing that another program could have changed is in the answer, the content's digest
+    /// and what stands behind.
+    pub(super) fn read_body(
+        &self,
+        number: u32,
+        slot: &Slot,
+        keys: &Keys,
+    ) -> Result<([u8; 32], Vec<u8>), Damage> {
         let mut payload = vec![0; slot.payload_len as usize];
         read_exactly(&self.file, &mut payload, slot.offset.into())?;
         let Some((content, rest)) = payload.split_first_chunk::<32>() else { return Err(Damage::Slot) };
         let Some((mac, body)) = rest.split_first_chunk::<32>() else { return Err(Damage::Slot) };
-        if blake3::Hash::from_bytes(self.mac(number, slot, content, body, keys)) != *mac {
+        if blake3::Hash::from_bytes(self.mac(number, slot, content, body, keys)) != *mac
+            || content_prefix(content) != slot.content
+        {
             return Err(Damage::Entry);
         }
+        let content = *content;
+        Ok((content, payload.split_off(DIGESTS_BYTES)))
+    }
+
+    /// Reads, verifies and takes apart an entry that is not a page's.
+    pub(super) fn read(&self, number: u32, slot: &Slot, keys: &Keys) -> Result<Entry, Damage> {
+        let (content, mut body) = self.read_body(number, slot, keys)?;
         let Some((ranges, _)) = body.split_at_checked(usize::from(slot.ranges) * 4) else {
             return Err(Damage::Slot);
         };
@@ -303,12 +340,24 @@ impl Segment {
             .iter()
             .map(|&[s0, s1, e0, e1]| (u16::from_le_bytes([s0, s1]), u16::from_le_bytes([e0, e1])))
             .collect();
-        if !ranges_are_sound(&ranges) || content_prefix(content) != slot.content {
+        if slot.tier == Tier::Page || !ranges_are_sound(&ranges) {
             return Err(Damage::Entry);
         }
-        let content = *content;
-        let code = payload.split_off(DIGESTS_BYTES + usize::from(slot.ranges) * 4);
+        let code = body.split_off(usize::from(slot.ranges) * 4);
         Ok(Entry { content, compiled: Compiled { code, ranges, insns: slot.insns } })
+    }
+
+    /// How a page's blocks are found. Not verified: it only says where to look.
+    pub(super) fn records(&self, slot: &Slot) -> Vec<Record> {
+        let mut bytes = vec![0; usize::from(slot.ranges) * RECORD_BYTES];
+        let len = read_some(&self.file, &mut bytes, u64::from(slot.offset) + DIGESTS_BYTES as u64);
+        bytes[..len].as_chunks().0.iter().map(Record::read).collect()
+    }
+
+    /// Has the host read ahead.
+    pub(super) fn read_ahead(&self) {
+        #[cfg(target_os = "linux")]
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::WillNeed);
     }
 
     /// Covers the place too: an entry copied elsewhere is not authentic there.
@@ -436,28 +485,10 @@ impl SegmentWriter {
         if self.next_slot >= SLOTS || self.next_offset + len as u64 > self.segment.capacity {
             return Ok(None);
         }
-        let slot = Slot {
-            probe: new.probe,
-            run_hash: new.run_hash,
-            content: content_prefix(&new.content),
-            offset: self.next_offset as u32,
-            payload_len: len as u32,
-            mode: new.mode,
-            insns: new.compiled.insns,
-            code_len: new.compiled.code.len() as u32,
-            entry: new.entry,
-            run_len: new.run_len,
-            ranges: new.compiled.ranges.len() as u16,
-            tier: new.tier,
-        };
+        let slot = Slot { offset: self.next_offset as u32, ..new.slot };
         let number = self.next_slot;
-        let mut body = Vec::with_capacity(len);
-        for &(start, end) in &new.compiled.ranges {
-            body.extend(start.to_le_bytes().into_iter().chain(end.to_le_bytes()));
-        }
-        body.extend_from_slice(&new.compiled.code);
-        let mac = self.segment.mac(number, &slot, &new.content, &body, keys);
-        let payload = [&new.content[..], &mac, &body].concat();
+        let mac = self.segment.mac(number, &slot, &new.content, &new.body, keys);
+        let payload = [&new.content[..], &mac, &new.body].concat();
         self.segment.file.write_all_at(&payload, self.next_offset)?;
         if let Some(stamp) = stamp {
             self.segment.file.write_all_at(&stamp.to_le_bytes(), STAMPS_AT + u64::from(number) * 4)?;

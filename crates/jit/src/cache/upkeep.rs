@@ -181,17 +181,8 @@ fn merge(dir: &Dir, user: &UserKey, sources: &[&Content], capacity: u64) -> io::
     let result = entries.iter().filter(|(_, found)| seen.insert(found.slot.content)).try_for_each(
         |(segment, Found { number, slot, stamp, .. })| {
             // What is damaged is not carried along.
-            let Ok(entry) = segment.read(*number, slot, &keys) else { return Ok(()) };
-            let new = NewEntry {
-                probe: slot.probe,
-                run_hash: slot.run_hash,
-                run_len: slot.run_len,
-                mode: slot.mode,
-                entry: slot.entry,
-                tier: slot.tier,
-                content: entry.content,
-                compiled: entry.compiled,
-            };
+            let Ok((content, body)) = segment.read_body(*number, slot, &keys) else { return Ok(()) };
+            let new = NewEntry { slot: *slot, content, body };
             for _ in 0..2 {
                 let stored = match outputs.last_mut() {
                     Some(output) => SegmentWriter::append(output, &keys, &new, Some(*stamp))?.is_some(),

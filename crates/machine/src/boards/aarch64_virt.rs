@@ -39,7 +39,7 @@ use isomer_devices::{
         pci::VirtioPci,
     },
 };
-use isomer_engine::{Group, Jit, SoftVcpu, Vcpu, VcpuConfig};
+use isomer_engine::{Group, SoftVcpu, Vcpu, VcpuConfig};
 use std::sync::{Arc, Mutex, PoisonError, mpsc::Sender};
 
 /// One row of the memory map.
@@ -398,7 +398,7 @@ fn vcpus(
     start: Start,
 ) -> Result<Vec<Box<dyn Vcpu>>, MachineError> {
     let engine = spec.engine.kind();
-    let jit = Jit::for_engine(engine, guest).map_err(|source| MachineError::Jit { source })?;
+    let jit = super::compilers(spec, guest)?;
     let make = |index: usize| {
         let vcpu = SoftVcpu::new(VcpuConfig {
             guest: guest.clone(),

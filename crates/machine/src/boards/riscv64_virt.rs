@@ -36,7 +36,7 @@ use isomer_devices::{
         pci::VirtioPci,
     },
 };
-use isomer_engine::{Group, Jit, SoftVcpu, Vcpu, VcpuConfig};
+use isomer_engine::{Group, SoftVcpu, Vcpu, VcpuConfig};
 use isomer_riscv64::Riscv64;
 use std::sync::{Arc, Mutex, PoisonError, mpsc::Sender};
 
@@ -329,7 +329,7 @@ fn boot(
     let on_power = Box::new(move |event| drop(power.send(Event::Power(event))));
     let sbi = own_firmware.then(|| Sbi::new(memory.clone(), spec.cpus, Box::new(output), on_power));
     let engine = spec.engine.kind();
-    let jit = Jit::for_engine(engine, guest).map_err(|source| MachineError::Jit { source })?;
+    let jit = super::compilers(spec, guest)?;
     let mut vcpus: Vec<Box<dyn Vcpu>> = Vec::new();
     for index in 0..spec.cpus {
         let cpu = match own_firmware {

@@ -3,6 +3,7 @@
 mod bounds;
 mod damage;
 mod kill;
+mod pages;
 mod privacy;
 mod sharing;
 
