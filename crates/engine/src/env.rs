@@ -356,7 +356,7 @@ impl<G: Guest> VcpuEnv<G> {
         provisional: bool,
         cpu: &G::Cpu,
     ) -> Option<BlockRef> {
-        let native = self.native.as_mut()?;
+        let native = self.native.as_mut().filter(|native| native.jit.has_cache())?;
         if native.is_volatile(gpa.page_number(), generation, cpu.header().insns) {
             return None;
         }

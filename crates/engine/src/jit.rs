@@ -24,7 +24,7 @@ use rustc_hash::FxHashMap;
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -203,6 +203,14 @@ struct Queue {
     stop: bool,
 }
 
+/// What a compiler thread does next.
+enum Chore {
+    Compile(Request),
+    /// See whether there is something to write.
+    Look,
+    Stop,
+}
+
 /// How often what was compiled is looked through for what can be written.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -360,6 +368,11 @@ impl<G: Guest> Jit<G> {
         self.shared.kept.stats()
     }
 
+    /// Is there a cache at all?
+    pub(crate) fn has_cache(&self) -> bool {
+        self.shared.kept.cache.is_on()
+    }
+
     /// The cache's entry with template code for the block at `key`, whose bytes `code` begins with.
     pub(crate) fn kept_page(&self, (gpa, mode): Key, code: &[u8]) -> Option<PageId> {
         self.shared.kept.cache.page_of(mode, gpa.page_offset() as u16, code)
@@ -484,42 +497,47 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl<G: Guest> Shared<G> {
     fn work(&self, compiler: &mut RegionCompiler) {
+        let mut written = Instant::now();
         loop {
-            let mut queue = lock(&self.queue);
-            let request = loop {
-                if queue.stop {
-                    return;
-                }
-                // What became hot last is what runs now.
-                if let Some(request) = queue.requests.pop_back() {
-                    break request;
-                }
-                if std::mem::take(&mut queue.idle) {
-                    drop(queue);
-                    self.kept.write_all(&*self.guest, self.features, None);
-                    queue = lock(&self.queue);
-                    continue;
-                }
-                queue = self.wait(queue);
-            };
-            drop(queue);
-            self.carry_out(compiler, &request);
+            if self.kept.cache.is_written() && (written.elapsed() >= WRITE_INTERVAL || self.kept.is_full()) {
+                self.kept.write_settled(&*self.guest, self.features);
+                written = Instant::now();
+            }
+            match self.next_chore() {
+                Chore::Compile(request) => self.carry_out(compiler, &request),
+                Chore::Look => {}
+                Chore::Stop => return,
+            }
         }
     }
 
-    /// Waits for something to do, or to write.
-    fn wait<'a>(&'a self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
-        if !self.kept.cache.is_written() {
-            return self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+    /// Waits for something to do.
+    fn next_chore(&self) -> Chore {
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.stop {
+                return Chore::Stop;
+            }
+            // What became hot last is what runs now.
+            if let Some(request) = queue.requests.pop_back() {
+                return Chore::Compile(request);
+            }
+            if queue.idle {
+                drop(queue);
+                let more = self.kept.write_one(&*self.guest, self.features, true);
+                queue = lock(&self.queue);
+                queue.idle &= more;
+            } else if self.kept.cache.is_written() {
+                let waited = self.wake.wait_timeout(queue, WRITE_INTERVAL);
+                let (back, result) = waited.unwrap_or_else(PoisonError::into_inner);
+                if result.timed_out() {
+                    return Chore::Look;
+                }
+                queue = back;
+            } else {
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
         }
-        let waited = self.wake.wait_timeout(queue, WRITE_INTERVAL);
-        let (queue, result) = waited.unwrap_or_else(PoisonError::into_inner);
-        if result.timed_out() {
-            drop(queue);
-            self.kept.write_settled(&*self.guest, self.features);
-            return lock(&self.queue);
-        }
-        queue
     }
 
     fn carry_out(&self, compiler: &mut RegionCompiler, request: &Request) {

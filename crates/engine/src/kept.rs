@@ -227,6 +227,10 @@ impl Kept {
         }
         let mut gathered = lock(&self.gathered);
         let Gathered { pages, bytes } = &mut *gathered;
+        // Nobody writes as fast as that.
+        if *bytes >= 2 * MAX_GATHERED {
+            return;
+        }
         let page = pages.entry(gpa.page_number()).or_insert_with(|| GatheredPage {
             blocks: Vec::new(),
             source: Vec::new(),
@@ -283,19 +287,22 @@ impl Kept {
         }
     }
 
-    /// Writes everything; `until` then without compiling what is not.
+    /// Writes one page; false if there is none. What is not compiled is, or is left out.
+    pub(crate) fn write_one<G: Guest>(&self, guest: &G, features: HostFeatures, compile: bool) -> bool {
+        let page = {
+            let mut gathered = lock(&self.gathered);
+            let Some(number) = gathered.pages.keys().next().copied() else { return false };
+            let Some(page) = gathered.pages.remove(&number) else { return false };
+            gathered.bytes -= page.bytes();
+            page
+        };
+        self.write(guest, features, &page, compile);
+        true
+    }
+
+    /// Writes everything; `until` then compiling what is not.
     pub(crate) fn write_all<G: Guest>(&self, guest: &G, features: HostFeatures, until: Option<Instant>) {
-        loop {
-            let page = {
-                let mut gathered = lock(&self.gathered);
-                let Some(number) = gathered.pages.keys().next().copied() else { return };
-                let Some(page) = gathered.pages.remove(&number) else { return };
-                gathered.bytes -= page.bytes();
-                page
-            };
-            let compile = until.is_none_or(|until| Instant::now() < until);
-            self.write(guest, features, &page, compile);
-        }
+        while self.write_one(guest, features, until.is_none_or(|until| Instant::now() < until)) {}
     }
 
     /// The same at the end.

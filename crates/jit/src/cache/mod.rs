@@ -352,6 +352,11 @@ impl CodeCache {
         }
     }
 
+    /// Can anything be found?
+    pub fn is_on(&self) -> bool {
+        self.store.is_some()
+    }
+
     /// Is what is put kept?
     pub fn is_written(&self) -> bool {
         self.keeper.is_some()
