@@ -431,11 +431,20 @@ impl<G: Guest> VcpuEnv<G> {
 
     // --- compiled code
 
-    /// The guest has slept for a while.
-    pub(crate) fn idle(&self) {
-        if let Some(native) = &self.native {
-            native.jit.idle();
+    /// The guest has slept for a while: what was compiled for it by the block goes if it is much more than what stayed the
+    /// last time. Regions stay. Between slices only.
+    pub(crate) fn idle(&mut self) {
+        /// Code memory that an idle guest may keep beside that.
+        const BYTES: usize = 8 << 20;
+        let Some(native) = &self.native else { return };
+        let jit = native.jit.clone();
+        if jit.code_bytes() > native.idle_bytes + BYTES {
+            self.forget_code();
+            if let Some(native) = &mut self.native {
+                native.idle_bytes = jit.code_bytes();
+            }
         }
+        jit.idle();
     }
 
     /// Arranges for a new block to be noticed when it is hot; attaches compiled code that is there already.

@@ -7,7 +7,7 @@
 use crate::{
     kept::{self, Asked, CacheSettings, Kept, LoadedPage},
     native::RARE,
-    vcpu::EngineKind,
+    vcpu::{EngineKind, trim_heap},
 };
 use isomer_core::{Gpa, PAGE_SIZE};
 use isomer_ir::{Block, Guest, guest::lift_block, passes, types::HelperId};
@@ -356,6 +356,11 @@ impl<G: Guest> Jit<G> {
         }
     }
 
+    /// Bytes of code memory in use.
+    pub(crate) fn code_bytes(&self) -> usize {
+        self.shared.memory.used_bytes()
+    }
+
     // --- the cache
 
     /// Why there is no cache although one was asked for.
@@ -525,6 +530,9 @@ impl<G: Guest> Shared<G> {
             if queue.idle {
                 drop(queue);
                 let more = self.kept.write_one(&*self.guest, self.features, true);
+                if !more {
+                    trim_heap();
+                }
                 queue = lock(&self.queue);
                 queue.idle &= more;
             } else if self.kept.cache.is_written() {

@@ -25,6 +25,8 @@ pub(crate) struct Native<G: Guest> {
     churn: Box<[Churn; CHURN_SLOTS]>,
     /// A granule that has got code of the cache, of which no jump cache knows yet.
     pub(crate) fresh: Option<u64>,
+    /// Code memory in use when an idle guest's was given up last.
+    pub(crate) idle_bytes: usize,
 }
 
 /// How often a granule's code was overwritten of late.
@@ -71,7 +73,7 @@ impl<G: Guest> Native<G> {
         });
         let epoch = jit.epoch();
         let churn = Box::new([Churn::default(); CHURN_SLOTS]);
-        Self { jit, context: NonNull::from(Box::leak(context)), epoch, churn, fresh: None }
+        Self { jit, context: NonNull::from(Box::leak(context)), epoch, churn, fresh: None, idle_bytes: 0 }
     }
 
     /// Lets code with this counter run on for a while before it asks again.

@@ -580,7 +580,7 @@ impl<G: Guest> SoftVcpu<G> {
 }
 
 /// Gives freed memory back to the host.
-fn trim_heap() {
+pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call has no preconditions.
     unsafe {
