@@ -199,6 +199,7 @@ pub(crate) struct VcpuReport {
     code_bytes: u64,
     traps: u64,
     sleeps: u64,
+    lookups: u64,
 }
 
 impl VcpuReport {
@@ -209,6 +210,7 @@ impl VcpuReport {
         self.code_bytes = stats.code_bytes;
         self.traps += stats.traps;
         self.sleeps += stats.sleeps;
+        self.lookups += stats.lookups;
     }
 
     /// Instructions retired.
@@ -259,12 +261,13 @@ impl RunReport {
         );
         for (index, vcpu) in self.vcpus.iter().enumerate() {
             text.push_str(&format!(
-                "\nisomer: cpu{index}: {} instructions, {} blocks translated, {} KiB of code, {} traps, {} sleeps",
+                "\nisomer: cpu{index}: {} instructions, {} blocks translated, {} KiB of code, {} traps, {} sleeps, {} lookups",
                 vcpu.insns,
                 vcpu.blocks,
                 vcpu.code_bytes >> 10,
                 vcpu.traps,
                 vcpu.sleeps,
+                vcpu.lookups,
             ));
         }
         text

@@ -5,10 +5,13 @@
 //! the granule's generation and asks all vCPUs to look before they run further translated code.
 //! A translation made from generation `g` is valid while the granule's generation still is `g`.
 
-use crate::{VcpuSignal, addr::PAGE_SHIFT};
-use std::sync::{
-    Arc, PoisonError, RwLock,
-    atomic::{AtomicU32, AtomicU64, Ordering, fence},
+use crate::{Gpa, VcpuSignal, addr::PAGE_SHIFT};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    },
 };
 
 /// Low bit of a granule's word: some translation was made from the current contents.
@@ -25,6 +28,18 @@ pub struct CodeWatch {
     /// got as far as telling anybody.
     done: AtomicU64,
     listeners: RwLock<Vec<Arc<VcpuSignal>>>,
+    recent: Mutex<Recent>,
+}
+
+/// Overwritten granules that are remembered.
+const RECENT: usize = 256;
+
+/// The numbers of the granules that were overwritten last.
+#[derive(Debug, Default)]
+struct Recent {
+    pages: VecDeque<u64>,
+    /// How many there were since the start.
+    total: u64,
 }
 
 impl CodeWatch {
@@ -38,6 +53,25 @@ impl CodeWatch {
         self.begun.load(Ordering::SeqCst) != epoch
     }
 
+    /// The numbers of the granules that were overwritten since `position` (0 at first), which is moved on; `None` if some
+    /// are forgotten. After [`Self::epoch`] it names all that belong to it.
+    pub fn overwritten_since(&self, position: &mut u64) -> Option<Vec<u64>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let missed = (recent.total - *position) as usize;
+        *position = recent.total;
+        let skip = recent.pages.len().checked_sub(missed)?;
+        Some(recent.pages.iter().skip(skip).copied().collect())
+    }
+
+    fn note(&self, page: u64) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.total += 1;
+        if recent.pages.len() == RECENT {
+            recent.pages.pop_front();
+        }
+        recent.pages.push_back(page);
+    }
+
     /// Registers a vCPU that must look up when translated code is overwritten.
     pub fn add_listener(&self, vcpu: Arc<VcpuSignal>) {
         self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(vcpu);
@@ -48,16 +82,18 @@ impl CodeWatch {
 #[derive(Debug)]
 pub struct CodePages {
     words: Box<[AtomicU32]>,
+    /// The number of the first granule.
+    first: u64,
     watch: Arc<CodeWatch>,
 }
 
 impl CodePages {
-    /// Tracks `len` bytes of RAM.
-    pub fn new(len: u64, watch: Arc<CodeWatch>) -> Self {
+    /// Tracks `len` bytes of RAM from `gpa`.
+    pub fn new(gpa: Gpa, len: u64, watch: Arc<CodeWatch>) -> Self {
         let granules = (len >> PAGE_SHIFT) as usize;
         // A zeroed allocation stays untouched host memory until code is marked.
         let words = std::iter::repeat_with(AtomicU32::default).take(granules).collect();
-        Self { words, watch }
+        Self { words, first: gpa.page_number(), watch }
     }
 
     fn word(&self, offset: u64) -> Option<&AtomicU32> {
@@ -101,7 +137,9 @@ impl CodePages {
             let Some(word) = self.words.get(granule as usize) else { break };
             let step = |w: u32| (w & HAS_CODE != 0).then(|| (w & !HAS_CODE).wrapping_add(GENERATION_STEP));
             // If somebody else was first, that is as good.
-            let _ = word.fetch_update(Ordering::SeqCst, Ordering::Acquire, step);
+            if word.fetch_update(Ordering::SeqCst, Ordering::Acquire, step).is_ok() {
+                watch.note(self.first + granule);
+            }
         }
         watch.done.fetch_add(1, Ordering::SeqCst);
         // Those that sleep look when they wake: they need not be woken for this.
@@ -119,7 +157,7 @@ mod tests {
         let watch = Arc::new(CodeWatch::default());
         let vcpu = Arc::new(VcpuSignal::default());
         watch.add_listener(vcpu.clone());
-        let pages = CodePages::new(4 << PAGE_SHIFT, watch.clone());
+        let pages = CodePages::new(Gpa(0x8000), 4 << PAGE_SHIFT, watch.clone());
         let generation = pages.mark(0x1000);
         pages.written(0x0, 8);
         assert_eq!((pages.generation(0x1000), watch.epoch()), (generation, 0));
@@ -127,6 +165,9 @@ mod tests {
         pages.written(0xffc, 8);
         assert_eq!(pages.generation(0x1000), generation + 1);
         assert!(!pages.has_code(0x1000) && watch.changed_since(0) && vcpu.take_attention());
+        let mut position = 0;
+        assert_eq!(watch.overwritten_since(&mut position), Some(vec![9]));
+        assert_eq!(watch.overwritten_since(&mut position), Some(Vec::new()));
         pages.written(0x1000, 8);
         assert_eq!((pages.generation(0x1000), watch.epoch()), (generation + 1, 1));
         assert!(!watch.changed_since(1) && !vcpu.take_attention());
@@ -134,6 +175,12 @@ mod tests {
         pages.mark(0x3000);
         pages.written(0x2ff8, 0x10_0000); // far beyond, in part: what is there counts
         assert_eq!((pages.generation(0x3000), watch.epoch()), (1, 2));
+        assert_eq!(watch.overwritten_since(&mut position), Some(vec![11]));
+        for _ in 0..=RECENT {
+            pages.mark(0);
+            pages.written(0, 1);
+        }
+        assert_eq!(watch.overwritten_since(&mut position), None, "more than are remembered");
     }
 
     /// A second writer, which finds nothing to do because a first one is just about to tell, may tell of its own write
@@ -141,7 +188,7 @@ mod tests {
     #[test]
     fn an_invalidation_under_way_counts_as_a_change() {
         let watch = Arc::new(CodeWatch::default());
-        let pages = CodePages::new(1 << PAGE_SHIFT, watch.clone());
+        let pages = CodePages::new(Gpa(0), 1 << PAGE_SHIFT, watch.clone());
         pages.mark(0);
         let epoch = watch.epoch();
         watch.begun.fetch_add(1, Ordering::SeqCst); // the first writer, stopped in the middle of `written`

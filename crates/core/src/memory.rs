@@ -101,7 +101,7 @@ impl GuestMemory {
             if len == 0 || len % crate::PAGE_SIZE != 0 || gpa.0 % crate::PAGE_SIZE != 0 {
                 return Err(layout_error("empty or not a multiple of 4 KiB"));
             }
-            let code = Arc::new(CodePages::new(len, watch.clone()));
+            let code = Arc::new(CodePages::new(gpa, len, watch.clone()));
             let tracker = WriteTracker { pages: code.clone(), base: 0 };
             let mmap = map_shared(len, tracker)?;
             let host = NonNull::new(mmap.as_ptr()).ok_or_else(|| layout_error("mapped at null"))?;

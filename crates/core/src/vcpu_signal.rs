@@ -46,7 +46,8 @@ impl VcpuSignal {
 
     /// Clears the flag; the caller looks at everything afterwards.
     pub fn take_attention(&self) -> bool {
-        self.attention.swap(0, Ordering::SeqCst) != 0
+        // Reading is cheaper than swapping, and almost always enough.
+        self.attention.load(Ordering::Relaxed) != 0 && self.attention.swap(0, Ordering::SeqCst) != 0
     }
 
     /// Makes the vCPU leave translated code at its next poll, and wakes it if it sleeps.

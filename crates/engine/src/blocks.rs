@@ -11,7 +11,7 @@ use isomer_ir::{
 use isomer_jit::cache::PageId;
 use rustc_hash::FxHashMap;
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     ptr::NonNull,
     sync::Arc,
 };
@@ -60,6 +60,30 @@ pub(crate) struct Translated {
     pub(crate) generation: u32,
     /// Compiled code for it, and older code that jump caches may still lead to.
     native: RefCell<Vec<Arc<NativeCode>>>,
+    /// Where the last of it is entered; null if there is none.
+    entry: Cell<*const u8>,
+    /// Virtual pages where jump caches may have it, or others of its granule on its account.
+    seen: Cell<Seen>,
+}
+
+/// Virtual pages, by number.
+#[derive(Clone, Copy, Default)]
+enum Seen {
+    #[default]
+    Nowhere,
+    Once(u64),
+    Twice(u64, u64),
+    /// Too often to remember.
+    Anywhere,
+}
+
+/// Where jump caches may lead to blocks that are gone.
+#[derive(Default)]
+pub(crate) struct Dropped {
+    /// Granule, virtual page.
+    pub(crate) at: Vec<(u64, u64)>,
+    /// Elsewhere, too.
+    pub(crate) anywhere: bool,
 }
 
 impl Translated {
@@ -75,7 +99,8 @@ impl Translated {
 
     /// Where its compiled code is entered, if there is any.
     pub(crate) fn native_entry(&self) -> Option<*const u8> {
-        self.native.borrow().last().map(|code| code.entry())
+        let entry = self.entry.get();
+        (!entry.is_null()).then_some(entry)
     }
 
     /// Is its compiled code the best there can be?
@@ -88,8 +113,20 @@ impl Translated {
         self.native.borrow().iter().rev().find_map(|code| code.hot)
     }
 
+    /// Jump caches may lead to it at `pc`, or to others of its granule in that page.
+    pub(crate) fn seen_at(&self, pc: u64) {
+        let page = pc >> isomer_core::PAGE_SHIFT;
+        self.seen.set(match self.seen.get() {
+            Seen::Nowhere => Seen::Once(page),
+            Seen::Once(a) if a != page => Seen::Twice(a, page),
+            Seen::Twice(a, b) if a != page && b != page => Seen::Anywhere,
+            same => same,
+        });
+    }
+
     /// Gives it compiled code, from now on.
     pub(crate) fn attach(&self, code: Arc<NativeCode>) {
+        self.entry.set(code.entry());
         self.native.borrow_mut().push(code);
     }
 
@@ -253,9 +290,17 @@ impl Blocks {
         second: Option<(Gpa, u32)>,
     ) -> BlockRef {
         let key = (gpa.page_offset() as u16, mode);
-        let native = RefCell::default();
-        let block =
-            Box::new(Translated { form, second, transient: false, key: (gpa, mode), generation, native });
+        let (native, entry) = (RefCell::default(), Cell::new(std::ptr::null()));
+        let block = Box::new(Translated {
+            form,
+            second,
+            transient: false,
+            key: (gpa, mode),
+            generation,
+            native,
+            entry,
+            seen: Cell::default(),
+        });
         let reference = BlockRef(NonNull::from(&*block));
         let size = block.bytes();
         let granule = self.granules.entry(gpa.page_number()).or_insert_with(|| Granule::new(generation));
@@ -285,8 +330,41 @@ impl Blocks {
             key: (Gpa(0), 0),
             generation: 0,
             native: RefCell::default(),
+            entry: Cell::new(std::ptr::null()),
+            seen: Cell::default(),
         }));
         BlockRef(NonNull::from(&**block))
+    }
+
+    /// Drops the blocks of those granules of `pages` that were overwritten. Blocks that cross into them stay: they are checked
+    /// whenever they are looked up.
+    pub(crate) fn drop_overwritten(&mut self, pages: &[u64], memory: &GuestMemory) -> Dropped {
+        let mut dropped = Dropped::default();
+        for &page in pages {
+            let current = generation_of(memory, Gpa(page << isomer_core::PAGE_SHIFT));
+            if self.granules.get(&page).is_none_or(|granule| Some(granule.generation) == current) {
+                continue;
+            }
+            let Some(granule) = self.granules.remove(&page) else { continue };
+            self.bytes -= granule.bytes;
+            for block in granule.blocks.values() {
+                let at = match block.seen.get() {
+                    Seen::Nowhere => [None, None],
+                    Seen::Once(a) => [Some(a), None],
+                    Seen::Twice(a, b) => [Some(a), Some(b)],
+                    Seen::Anywhere => {
+                        dropped.anywhere = true;
+                        continue;
+                    }
+                };
+                for at in at.into_iter().flatten() {
+                    if dropped.at.last() != Some(&(page, at)) {
+                        dropped.at.push((page, at));
+                    }
+                }
+            }
+        }
+        dropped
     }
 
     /// Drops blocks whose code was overwritten; true if there were any.
@@ -312,6 +390,7 @@ impl Blocks {
             let mut freed: usize = granule.kept.drain(..).map(|kept| kept.bytes()).sum();
             granule.blocks.retain(|_, block| {
                 block.native.borrow_mut().clear();
+                block.entry.set(std::ptr::null());
                 let keep = !matches!(block.form, Form::Native(_));
                 freed += if keep { 0 } else { block.bytes() };
                 keep

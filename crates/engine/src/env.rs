@@ -64,9 +64,13 @@ pub(crate) struct VcpuEnv<G: Guest> {
     pub(crate) signal: Arc<VcpuSignal>,
     fault: Option<G::Trap>,
     wait: bool,
+    /// See [`HelperEnv::interrupts_waiting`].
+    pub(crate) interrupts_waiting: bool,
     /// Look at everything before the next slice although nobody kicked us.
     attention: bool,
     code_epoch: u64,
+    /// Of [`isomer_core::code_pages::CodeWatch::overwritten_since`].
+    code_position: u64,
     /// By granule, for this vCPU's own translations.
     protections: FxHashMap<u64, Protection>,
     /// A code fence was executed: carry it out before the next slice.
@@ -97,14 +101,16 @@ impl<G: Guest> VcpuEnv<G> {
             clock,
             trace,
             engine,
-            tlb: Tlb::new(G::MMU_INDEXES),
+            tlb: Tlb::new(G::MMU_INDEXES, G::SHARED_MMUS),
             blocks: Blocks::new(code_limit_bytes),
             jump_cache: JumpCache::new(),
             signal,
             fault: None,
             wait: false,
+            interrupts_waiting: true,
             attention: true,
             code_epoch: 0,
+            code_position: 0,
             protections: FxHashMap::default(),
             sync: false,
             flushes: Vec::new(),
@@ -192,16 +198,34 @@ impl<G: Guest> VcpuEnv<G> {
             self.sync_provisional();
         }
         let watch = self.phys.memory.code_watch();
-        if watch.changed_since(self.code_epoch) {
-            self.code_epoch = watch.epoch();
-            if self.blocks.drop_stale(&self.phys.memory) {
+        if !watch.changed_since(self.code_epoch) {
+            return;
+        }
+        self.code_epoch = watch.epoch();
+        let memory = &self.phys.memory;
+        let is_current = |page: u64, known: &Protection| {
+            generation_of(memory, Gpa(page << isomer_core::PAGE_SHIFT)) == Some(known.generation)
+        };
+        // What was overwritten is marked anew, in a new generation, if it is translated again.
+        if let Some(pages) = watch.overwritten_since(&mut self.code_position) {
+            for &page in &pages {
+                if self.protections.get(&page).is_some_and(|known| !is_current(page, known)) {
+                    self.protections.remove(&page);
+                }
+            }
+            let dropped = self.blocks.drop_overwritten(&pages, memory);
+            if dropped.anywhere {
                 self.clear_jumps();
             }
-            // What was overwritten is marked anew, in a new generation, if it is translated again.
-            let memory = &self.phys.memory;
-            self.protections.retain(|&page, known| {
-                generation_of(memory, Gpa(page << isomer_core::PAGE_SHIFT)) == Some(known.generation)
-            });
+            for (granule, page) in dropped.at {
+                self.jump_cache.forget_page(page << isomer_core::PAGE_SHIFT);
+                self.tlb.forget_jumps(granule, page);
+            }
+        } else {
+            self.protections.retain(|&page, known| is_current(page, known));
+            if self.blocks.drop_stale(memory) {
+                self.clear_jumps();
+            }
         }
     }
 
@@ -262,8 +286,10 @@ impl<G: Guest> VcpuEnv<G> {
     /// every time.
     fn remember(&mut self, pc: u64, mode: u32, block: BlockRef) -> bool {
         // SAFETY: the block was obtained just now.
-        let stays = unsafe { block.get() }.is_linkable();
+        let translated = unsafe { block.get() };
+        let stays = translated.is_linkable();
         if stays {
+            translated.seen_at(pc);
             self.jump_cache.insert(pc, mode, self.tlb.generation(), block);
         }
         stays
@@ -308,6 +334,12 @@ impl<G: Guest> VcpuEnv<G> {
             self.clear_jumps();
         }
         if !transient && let Some(block) = self.find_kept((gpa, mode), &code, generation, provisional, cpu) {
+            return Ok(Some(block));
+        }
+        let insns = cpu.header().insns;
+        if !transient
+            && let Some(block) = self.compile_at_once((gpa, mode), &code, generation, provisional, insns)
+        {
             return Ok(Some(block));
         }
         let max_insns = if transient { 1 } else { MAX_BLOCK_INSNS };
@@ -389,6 +421,34 @@ impl<G: Guest> VcpuEnv<G> {
         let translated = unsafe { block.get() };
         translated.attach(Arc::new(NativeCode::of_page(page, number, generation)));
         self.seek_region(&jit, translated, code);
+        Some(block)
+    }
+
+    /// The block at `gpa`, which `code` begins with, as compiled code alone; `None` if it is to be interpreted.
+    fn compile_at_once(
+        &mut self,
+        (gpa, mode): (Gpa, u32),
+        code: &[u8],
+        generation: u32,
+        provisional: bool,
+        insns: u64,
+    ) -> Option<BlockRef> {
+        let native = self.native.as_mut()?;
+        let at_once = native.jit.policy().template_after == Some(0);
+        if !at_once || native.is_volatile(gpa.page_number(), generation, insns) {
+            return None;
+        }
+        let jit = native.jit.clone();
+        let mut block = lift_block(&*self.guest, mode, code, MAX_BLOCK_INSNS)?;
+        passes::optimize_for::<G>(&mut block);
+        let source = code.get(..block.len as usize)?;
+        let native = jit.compile_lifted((gpa, mode), generation, block, source)?;
+        let form = Form::Native(OnceCell::new());
+        let block = self.blocks.insert((gpa, mode), generation, provisional, form, None);
+        // SAFETY: the block was made just now.
+        let translated = unsafe { block.get() };
+        translated.attach(Arc::new(native));
+        self.find_region(&jit, translated);
         Some(block)
     }
 
@@ -565,6 +625,9 @@ impl<G: Guest> VcpuEnv<G> {
     /// context switch a program would ask for each of its blocks otherwise.
     pub(crate) fn offer_jumps(&mut self, gpa: Gpa, pc: u64, mode: u32, entry: *const u8) {
         let fresh = self.native.as_mut().and_then(|native| native.fresh.take());
+        if fresh.is_none() && self.tlb.has_jump(pc, mode, entry) {
+            return;
+        }
         let known = !self.tlb.knows_no_jumps(pc) || self.tlb.resume_jumps(pc, gpa);
         if !known || fresh == Some(gpa.page_number()) {
             let page = Gva(pc).page_base().0;
@@ -1070,6 +1133,9 @@ impl<G: Guest> HelperEnv<G> for VcpuEnv<G> {
     fn sync_code(&mut self) {
         self.sync = true;
         self.reconsider();
+    }
+    fn interrupts_waiting(&self) -> bool {
+        self.interrupts_waiting
     }
     fn reconsider(&mut self) {
         self.signal.attention().store(1, Ordering::SeqCst);

@@ -34,7 +34,8 @@ use std::{
 /// How compiled code is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct JitPolicy {
-    /// Entries of an interpreted block before it is compiled by itself; `None`: never.
+    /// Entries of an interpreted block before it is compiled by itself; 0: it is never interpreted; `None`: never. Writing
+    /// the compact form for the interpreter takes almost as long as template code, so nothing is won by waiting.
     pub template_after: Option<u64>,
     /// Entries of an interpreted block before a region that starts there is compiled, where blocks are not compiled by
     /// themselves; `None`: regions are never compiled.
@@ -50,7 +51,7 @@ pub struct JitPolicy {
 impl Default for JitPolicy {
     fn default() -> Self {
         Self {
-            template_after: Some(16),
+            template_after: Some(0),
             region_after: Some(1000),
             hot_after: 32_768,
             background: true,
@@ -333,20 +334,29 @@ impl<G: Guest> Jit<G> {
         let source = Page { guest: &*self.shared.guest, mode, bytes: page };
         let offset = gpa.page_offset() as u16;
         let block = source.block(offset, RegionLimits::BLOCK.block_insns)?;
+        let source = page.get(usize::from(offset)..usize::from(offset) + block.len as usize)?;
+        self.compile_lifted((gpa, mode), generation, block, source)
+    }
+
+    /// The same with the block, which was made from the bytes `source`, lifted and optimised.
+    pub(crate) fn compile_lifted(
+        &self,
+        (gpa, mode): Key,
+        generation: u32,
+        block: Block,
+        source: &[u8],
+    ) -> Option<NativeCode> {
         let start = Instant::now();
         let counter = kept::counter(gpa);
         let hot = self.policy.region_after.map(|_| counter);
-        let len = block.len as usize;
-        let compiled = template::compile(&RegionBlock { offset, block }, self.shared.features, hot).ok()?;
+        let block = RegionBlock { offset: gpa.page_offset() as u16, block };
+        let compiled = template::compile(&block, self.shared.features, hot).ok()?;
         let c = &self.shared.counters;
         c.blocks.fetch_add(1, Ordering::Relaxed);
         c.block_insns.fetch_add(compiled.insns.into(), Ordering::Relaxed);
         c.block_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         c.block_code_bytes.fetch_add(compiled.code.len() as u64, Ordering::Relaxed);
-        let start = usize::from(offset);
-        if let Some(source) = page.get(start..start + len) {
-            self.shared.kept.gather((gpa, mode), source, Some((&compiled.code, compiled.insns, counter)));
-        }
+        self.shared.kept.gather((gpa, mode), source, Some((&compiled.code, compiled.insns, counter)));
         match self.shared.install(&compiled) {
             Some(span) => Some(NativeCode { place: Place::Own(span), generation, hot: Some(counter) }),
             None => {

@@ -7,6 +7,7 @@ mod fpenv;
 pub mod group;
 pub mod jit;
 mod jump_cache;
+mod jumps;
 mod kept;
 mod native;
 mod phys;

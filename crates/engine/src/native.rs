@@ -9,7 +9,7 @@ use isomer_ir::{
     types::{Align, HelperId, MemFlags},
 };
 use isomer_jit::{
-    abi::{Access, AccessKind, Context, ExitReason, HOT_COUNTERS},
+    abi::{Access, AccessKind, Context, ExitReason, HOT_COUNTERS, TLB_TABLES},
     cold,
     stubs::RareFunction,
 };
@@ -53,7 +53,7 @@ impl<G: Guest> Native<G> {
     pub(crate) fn new(jit: Arc<Jit<G>>) -> Self {
         let [access, call, compute] = jit.stubs().rare();
         let context = Box::new(Context {
-            tlb: std::ptr::null(),
+            tlb: [std::ptr::null(); TLB_TABLES],
             jumps: std::ptr::null(),
             attention: std::ptr::null(),
             left: 0,
@@ -67,6 +67,7 @@ impl<G: Guest> Native<G> {
             values: [[0; 2]; 4],
             entry_pc: 0,
             by_words: jit.stubs().by_words(),
+            elsewhere: jit.stubs().elsewhere(),
             words: [0; 2],
             env: std::ptr::null_mut(),
             hot: [jit.policy().hot_after; HOT_COUNTERS],
@@ -133,7 +134,7 @@ pub(crate) unsafe fn run<G: Guest>(
     let Some(native) = &env.native else { return NativeEnd::Leave };
     let (enter, context) = (native.jit.stubs().enter(), native.context.as_ptr());
     let budget = budget.min(i64::MAX as u64) as i64;
-    let (tlb, jumps) = (env.tlb.base(), env.tlb.jumps());
+    let (tlb, jumps) = (*env.tlb.tables(), env.tlb.jumps());
     let attention = std::ptr::from_ref(env.attention());
     let header = cpu.header_mut();
     let (pc, end) = (header.pc, header.insns.wrapping_add(budget as u64));
@@ -229,7 +230,8 @@ unsafe extern "C" fn call<G: Guest>(cpu: *mut u8, context: *mut Context, helper:
     let (cpu, env, context) =
         unsafe { (&mut *cpu.cast::<G::Cpu>(), &mut *(*context).env.cast::<VcpuEnv<G>>(), &mut *context) };
     fpenv::leave(cpu.header_mut());
-    let args = context.values.map(|value| value[0]);
+    let [a, b, c, d] = &context.values;
+    let args = [a[0], b[0], c[0], d[0]];
     let result = Env::call(env, cpu, HelperId(helper as u16), args);
     context.status = u64::from(result.is_err());
     context.values[0] = [result.unwrap_or(0), 0];

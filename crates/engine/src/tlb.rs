@@ -1,15 +1,26 @@
 //! The software TLB: direct-mapped tables at fixed places, one set an address space, so that a context switch
 //! swaps an index and a one-page flush touches one entry.
+//!
+//! Regimes that a guest names in [`isomer_ir::Guest::SHARED_MMUS`] have one table for all address spaces: a kernel's
+//! mappings are global. What is not global there (user memory that the kernel touches) is listed and dropped with every
+//! switch. A guest whose kernel is not global after all (page-table isolation) shows by fetching through such a mapping,
+//! and its regime gets a table a set like the others, for good.
 
+use crate::jumps::Jumps;
 use isomer_core::{Gpa, PAGE_SHIFT, PAGE_SIZE};
 use isomer_ir::{Page, guest::TlbFlush};
 use isomer_jit::abi::{
-    JUMPS, JUMPS_PER_PAGE, JumpEntry, NO_MODE, TLB_ENTRIES as ENTRIES, TLB_INVALID as INVALID,
-    TlbEntry as Entry, jump_index, tlb_index as index,
+    JumpEntry, TLB_ENTRIES as ENTRIES, TLB_INVALID as INVALID, TLB_TABLES, TlbEntry as Entry,
+    tlb_index as index,
 };
+use rustc_hash::FxHashSet;
 
 /// Address spaces kept at once.
 const SETS: usize = 4;
+/// The set that stands for what all address spaces share: it has a generation and a jump cache.
+const SHARED: usize = SETS;
+/// Entries that are not global which a shared table lists; with more it is searched.
+const LOCALS: usize = 64;
 /// Large translations remembered a regime, so that a miss inside one needs no walk.
 const LARGE: usize = 8;
 
@@ -35,13 +46,52 @@ impl Large {
     }
 }
 
+/// Large translations that are remembered to have been in use; with more, any address may be part of one.
+const LARGE_SEEN: usize = 4096;
+
+/// Which large translations entries were made from, as far back as the table was cleared last.
+#[derive(Clone, Default)]
+struct LargeSeen {
+    /// Address without its low bits, size.
+    pages: FxHashSet<(u64, u8)>,
+    /// The sizes there are, a bit each.
+    shifts: u64,
+    many: bool,
+}
+
+impl LargeSeen {
+    fn note(&mut self, gva: u64, shift: u8) {
+        let shift = shift & 63;
+        self.shifts |= 1 << shift;
+        match self.pages.len() < LARGE_SEEN {
+            true => drop(self.pages.insert((gva >> shift, shift))),
+            false => self.many = true,
+        }
+    }
+
+    fn may_cover(&self, gva: u64) -> bool {
+        let mut shifts = self.shifts;
+        while shifts != 0 {
+            let shift = shifts.trailing_zeros() as u8;
+            shifts &= shifts - 1;
+            if self.many || self.pages.contains(&(gva >> shift, shift)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
 /// What a table knows besides its entries.
 #[derive(Clone, Default)]
 struct TableInfo {
     large: [Option<Large>; LARGE],
     next_large: usize,
-    /// A large translation was forgotten to make room; granules of it may still have entries.
-    spilled: bool,
+    large_seen: LargeSeen,
+    /// Entries that are not global, where the table is shared.
+    locals: Vec<u16>,
+    /// There are more of them than listed.
+    more_locals: bool,
     used: bool,
     /// Groups of entries that may be valid, a bit each: what flushes and searches need to look at.
     groups: u64,
@@ -65,55 +115,12 @@ struct Set {
     generation: u32,
 }
 
-const NO_JUMP: JumpEntry =
-    JumpEntry { pc: 0, mode: NO_MODE, entry: std::ptr::null(), block: std::ptr::null() };
+/// Addresses of tables.
+struct Tables([*const Entry; TLB_TABLES]);
 
-/// Set in [`JumpEntry::mode`] while nobody knows whether the page is still where it was: no mode word is so long.
-const SUSPENDED: u64 = 1 << 32;
-
-/// Where compiled code is, by virtual pc: a jump cache a set, so that a context switch swaps these too.
-struct Jumps {
-    entries: Box<[JumpEntry]>,
-    /// Groups of entries in use, a bit each, by set.
-    used: [u64; SETS],
-}
-
-// SAFETY: the pointers name code that the owner of the TLB keeps.
+// SAFETY: they are in the TLB's own allocation, which moves with it.
 #[allow(unsafe_code)]
-unsafe impl Send for Jumps {}
-
-impl Jumps {
-    /// Translations of a group's pages may have changed: its entries match nothing until they are resumed.
-    fn suspend_group(&mut self, set: usize, group: usize) {
-        let start = set * JUMPS + group * JUMPS_PER_PAGE;
-        self.entries[start..start + JUMPS_PER_PAGE].iter_mut().for_each(|entry| entry.mode |= SUSPENDED);
-        self.used[set] &= !(1 << group);
-    }
-
-    fn suspend_set(&mut self, set: usize) {
-        while self.used[set] != 0 {
-            self.suspend_group(set, self.used[set].trailing_zeros() as usize);
-        }
-    }
-
-    /// The page of `pc` is at `gpa`: what was known of it while it was there before holds again. True if there was any.
-    fn resume(&mut self, set: usize, pc: u64, gpa: Gpa) -> bool {
-        let group = jump_index(pc) / JUMPS_PER_PAGE;
-        let start = set * JUMPS + group * JUMPS_PER_PAGE;
-        let mut any = false;
-        for entry in &mut self.entries[start..start + JUMPS_PER_PAGE] {
-            let same = entry.pc >> PAGE_SHIFT == pc >> PAGE_SHIFT
-                && entry.block.addr() as u64 == gpa.page_number()
-                && entry.mode != NO_MODE;
-            if same {
-                entry.mode &= !SUSPENDED;
-                any = true;
-            }
-        }
-        self.used[set] |= 1 << group;
-        any
-    }
-}
+unsafe impl Send for Tables {}
 
 /// One vCPU's TLB: `SETS` sets of one table a regime, all tables in one allocation.
 pub(crate) struct Tlb {
@@ -123,26 +130,35 @@ pub(crate) struct Tlb {
     /// Apart because only protection and flushes look at it.
     gpas: Box<[u64]>,
     tables: Box<[TableInfo]>,
-    sets: [Set; SETS],
+    sets: [Set; SETS + 1],
     regimes: usize,
     current: usize,
-    /// Index of the current set's first entry.
-    base: usize,
+    /// Regimes with one table for all sets, a bit each.
+    shared: u64,
+    /// Index of the first entry of each regime's present table.
+    bases: [usize; TLB_TABLES],
+    /// The same for compiled code.
+    tables_at: Tables,
+    /// The set that fetches use: the current one, or [`SHARED`].
+    fetch_set: usize,
     clock: u64,
     next_generation: u32,
     /// Generations started over: what is tagged with one from before must go.
     started_over: bool,
 }
 
-/// The part of a `gpas` word that is not the granule.
-const SHIFT_BITS: u64 = PAGE_SIZE - 1;
-const NO_GPA: u64 = !SHIFT_BITS;
+/// The part of a `gpas` word that is not the granule: the translation's size, and whether it is global.
+const LOW_BITS: u64 = PAGE_SIZE - 1;
+const SHIFT_BITS: u64 = 63;
+const GLOBAL: u64 = 64;
+const NO_GPA: u64 = !LOW_BITS;
 
 impl Tlb {
-    pub(crate) fn new(regimes: usize) -> Self {
+    pub(crate) fn new(regimes: usize, shared: u64) -> Self {
+        assert!(regimes <= TLB_TABLES, "compiled code names at most {TLB_TABLES} regimes");
         let set =
             |i: usize| Set { address_space: (i == 0).then_some(0), last_used: 0, generation: i as u32 + 1 };
-        Self {
+        let mut tlb = Self {
             jumps: None,
             entries: vec![EMPTY; SETS * regimes * ENTRIES].into_boxed_slice(),
             gpas: vec![NO_GPA; SETS * regimes * ENTRIES].into_boxed_slice(),
@@ -150,76 +166,110 @@ impl Tlb {
             sets: std::array::from_fn(set),
             regimes,
             current: 0,
-            base: 0,
+            shared,
+            bases: [0; TLB_TABLES],
+            tables_at: Tables([std::ptr::null(); TLB_TABLES]),
+            fetch_set: 0,
             clock: 0,
-            next_generation: SETS as u32 + 1,
+            next_generation: SETS as u32 + 2,
             started_over: false,
-        }
+        };
+        tlb.find_bases();
+        tlb
     }
 
     /// The entry for `gva` in regime `mmu`.
     #[inline(always)]
     pub(crate) fn entry(&self, gva: u64, mmu: u8) -> &Entry {
-        &self.entries[self.base + usize::from(mmu) * ENTRIES + index(gva)]
+        &self.entries[self.bases[usize::from(mmu)] + index(gva)]
     }
 
-    /// The current set's first table.
-    pub(crate) fn base(&self) -> *const Entry {
-        &raw const self.entries[self.base]
+    /// The present table of each regime.
+    pub(crate) fn tables(&self) -> &[*const Entry; TLB_TABLES] {
+        &self.tables_at.0
+    }
+
+    fn is_shared(&self, mmu: usize) -> bool {
+        self.shared >> mmu & 1 != 0
+    }
+
+    fn find_bases(&mut self) {
+        for mmu in 0..self.regimes {
+            self.bases[mmu] = self.table_number(mmu as u8) * ENTRIES;
+            self.tables_at.0[mmu] = &raw const self.entries[self.bases[mmu]];
+        }
+    }
+
+    /// Code is fetched through regime `mmu` from now on.
+    #[inline]
+    pub(crate) fn fetch_through(&mut self, mmu: u8) {
+        self.fetch_set = if self.is_shared(usize::from(mmu)) { SHARED } else { self.current };
     }
 
     /// Makes the jump caches of compiled code.
     pub(crate) fn use_jumps(&mut self) {
-        self.jumps = Some(Jumps { entries: vec![NO_JUMP; SETS * JUMPS].into_boxed_slice(), used: [0; SETS] });
+        self.jumps = Some(Jumps::new(SETS + 1));
     }
 
-    /// The current set's jump cache; null if there are none.
+    /// The jump cache of what runs; null if there are none.
     pub(crate) fn jumps(&self) -> *const JumpEntry {
-        self.jumps.as_ref().map_or(std::ptr::null(), |jumps| &raw const jumps.entries[self.current * JUMPS])
+        self.jumps.as_ref().map_or(std::ptr::null(), |jumps| jumps.entries(self.fetch_set))
+    }
+
+    /// Does compiled code find `entry` for `pc` at the first look?
+    pub(crate) fn has_jump(&self, pc: u64, mode: u32, entry: *const u8) -> bool {
+        self.jumps.as_ref().is_some_and(|jumps| jumps.has(self.fetch_set, pc, mode, entry))
     }
 
     /// Remembers compiled code for `pc`, which is at `gpa`, in the current address space.
     pub(crate) fn insert_jump(&mut self, pc: u64, gpa: Gpa, mode: u32, entry: *const u8) {
         if let Some(jumps) = &mut self.jumps {
-            let at = jump_index(pc);
-            jumps.used[self.current] |= 1 << (at / JUMPS_PER_PAGE);
-            jumps.entries[self.current * JUMPS + at] = JumpEntry {
-                pc,
-                mode: mode.into(),
-                entry,
-                block: std::ptr::without_provenance(gpa.page_number() as usize),
-            };
+            jumps.insert(self.fetch_set, pc, gpa, mode, entry);
         }
     }
 
-    /// Is nothing known of compiled code in the group of `pc`'s page?
+    /// Is nothing known, or nothing for certain, of compiled code in the page of `pc`?
     pub(crate) fn knows_no_jumps(&self, pc: u64) -> bool {
-        let group = jump_index(pc) / JUMPS_PER_PAGE;
-        self.jumps.as_ref().is_some_and(|jumps| jumps.used[self.current] >> group & 1 == 0)
+        self.jumps.as_ref().is_some_and(|jumps| !jumps.knows(self.fetch_set, pc))
     }
 
     /// What was known of compiled code in the page of `pc`, which is at `gpa`, holds again; false if nothing was.
     pub(crate) fn resume_jumps(&mut self, pc: u64, gpa: Gpa) -> bool {
-        let set = self.current;
+        let set = self.fetch_set;
         self.jumps.as_mut().is_some_and(|jumps| jumps.resume(set, pc, gpa))
+    }
+
+    /// Forgets compiled code of `granule` in a virtual page: it is about to go.
+    pub(crate) fn forget_jumps(&mut self, granule: u64, page: u64) {
+        if let Some(jumps) = &mut self.jumps {
+            (0..=SHARED).for_each(|set| jumps.forget(set, granule, page));
+        }
     }
 
     /// Forgets where compiled code is: some is about to go.
     pub(crate) fn clear_jumps(&mut self) {
         if let Some(jumps) = &mut self.jumps {
-            jumps.entries.fill(NO_JUMP);
-            jumps.used = [0; SETS];
+            (0..=SHARED).for_each(|set| jumps.clear(set));
         }
     }
 
-    /// A number that names the current set and its contents' age.
+    /// A number that names the set that fetches use and its contents' age.
     #[inline(always)]
     pub(crate) fn generation(&self) -> u32 {
-        self.sets[self.current].generation
+        self.sets[self.fetch_set].generation
     }
 
     fn table_number(&self, mmu: u8) -> usize {
-        self.current * self.regimes + usize::from(mmu)
+        let set = if self.is_shared(usize::from(mmu)) { 0 } else { self.current };
+        set * self.regimes + usize::from(mmu)
+    }
+
+    /// The tables of a set that are its own; of [`SHARED`], those that all sets share.
+    fn tables_of(&self, set: usize) -> impl Iterator<Item = usize> + use<> {
+        let (regimes, shared) = (self.regimes, self.shared);
+        let wanted = move |mmu: &usize| (shared >> mmu & 1 != 0) == (set == SHARED);
+        let first = if set == SHARED { 0 } else { set * regimes };
+        (0..regimes).filter(wanted).map(move |mmu| first + mmu)
     }
 
     fn renew(&mut self, set: usize) {
@@ -228,7 +278,7 @@ impl Tlb {
             for (set, generation) in self.sets.iter_mut().zip(1..) {
                 set.generation = generation;
             }
-            self.next_generation = SETS as u32 + 1;
+            self.next_generation = SETS as u32 + 2;
         } else {
             self.sets[set].generation = self.next_generation;
             self.next_generation += 1;
@@ -256,10 +306,49 @@ impl Tlb {
         if let Some(jumps) = &mut self.jumps {
             jumps.suspend_set(set);
         }
-        (set * self.regimes..(set + 1) * self.regimes).for_each(|table| self.clear_table(table));
+        self.tables_of(set).for_each(|table| self.clear_table(table));
     }
 
-    /// True if more than that page went: it was part of a larger one.
+    /// Drops what is not global from the shared tables: it belongs to the present address space.
+    fn clear_locals(&mut self) {
+        for table in self.tables_of(SHARED) {
+            let info = &mut self.tables[table];
+            for slot in &mut info.large {
+                if slot.is_some_and(|large| !large.page.global) {
+                    *slot = None;
+                }
+            }
+            let locals = std::mem::take(&mut info.locals);
+            if std::mem::take(&mut info.more_locals) {
+                for at in self.tables[table].ranges().flatten() {
+                    self.clear_local(table * ENTRIES + at);
+                }
+            }
+            locals.iter().for_each(|&at| self.clear_local(table * ENTRIES + usize::from(at)));
+            // Keeps its memory.
+            self.tables[table].locals = locals;
+            self.tables[table].locals.clear();
+        }
+    }
+
+    fn clear_local(&mut self, at: usize) {
+        if self.gpas[at] & GLOBAL == 0 {
+            self.entries[at] = EMPTY;
+        }
+    }
+
+    /// Regime `mmu` fetches through a mapping that is not global: it gets a table a set.
+    fn unshare(&mut self, mmu: u8) {
+        self.clear_table(usize::from(mmu));
+        if let Some(jumps) = &mut self.jumps {
+            jumps.suspend_set(SHARED);
+        }
+        self.renew(SHARED);
+        self.shared &= !(1 << mmu);
+        self.find_bases();
+    }
+
+    /// Drops the entry of one page, and of the larger one it is part of: true if there may be one.
     fn clear_page(&mut self, table: usize, gva: u64) -> bool {
         let tag = gva & !(PAGE_SIZE - 1);
         let entry = &mut self.entries[table * ENTRIES + index(gva)];
@@ -268,17 +357,16 @@ impl Tlb {
         }
         // A flush of any address inside a large page drops all of it.
         let info = &mut self.tables[table];
-        let mut any = info.spilled;
+        if !info.large_seen.may_cover(gva) {
+            return false;
+        }
         for slot in &mut info.large {
             if slot.is_some_and(|large| large.covers(gva)) {
                 *slot = None;
-                any = true;
             }
         }
-        if any {
-            self.clear_large(table, gva);
-        }
-        any
+        self.clear_large(table, gva);
+        true
     }
 
     /// Drops the entries that are part of a large translation which covers `gva`.
@@ -300,21 +388,33 @@ impl Tlb {
         if u32::from(page.shift) < PAGE_SHIFT {
             return;
         }
+        if page.fetch && !page.global && self.is_shared(usize::from(mmu)) {
+            self.unshare(mmu);
+        }
         let number = self.table_number(mmu);
+        let local = self.is_shared(usize::from(mmu)) && !page.global;
         let table = &mut self.tables[number];
         table.used = true;
-        if u32::from(page.shift) > PAGE_SHIFT && !table.large.iter().flatten().any(|large| large.covers(gva))
-        {
-            table.spilled |= table.large[table.next_large].is_some();
-            table.large[table.next_large] = Some(Large { tag: gva, page: *page });
-            table.next_large = (table.next_large + 1) % LARGE;
+        if u32::from(page.shift) > PAGE_SHIFT {
+            table.large_seen.note(gva, page.shift);
+            if !table.large.iter().flatten().any(|large| large.covers(gva)) {
+                table.large[table.next_large] = Some(Large { tag: gva, page: *page });
+                table.next_large = (table.next_large + 1) % LARGE;
+            }
         }
         let Some(host) = host else { return };
         let tag = gva & !(PAGE_SIZE - 1);
         let allow = |yes: bool| if yes { tag } else { INVALID };
         table.groups |= 1 << (index(gva) / GROUP);
+        if local {
+            match table.locals.len() < LOCALS {
+                true => table.locals.push(index(gva) as u16),
+                false => table.more_locals = true,
+            }
+        }
         let at = number * ENTRIES + index(gva);
-        self.gpas[at] = page.gpa.page_base().0 | u64::from(page.shift);
+        let global = if page.global { GLOBAL } else { 0 };
+        self.gpas[at] = page.gpa.page_base().0 | u64::from(page.shift) | global;
         self.entries[at] = Entry {
             load: allow(page.load),
             store: allow(page.store && writable),
@@ -342,7 +442,6 @@ impl Tlb {
         let info = &mut self.tables[number];
         for slot in info.large.iter_mut().filter(|slot| slot.is_some_and(|large| large.covers(gva))) {
             *slot = None;
-            info.spilled = true;
         }
     }
 
@@ -352,7 +451,7 @@ impl Tlb {
         for table in (0..self.tables.len()).filter(|&table| self.tables[table].used) {
             for at in self.tables[table].ranges().flatten() {
                 let at = table * ENTRIES + at;
-                if self.gpas[at] & !SHIFT_BITS == base {
+                if self.gpas[at] & !LOW_BITS == base {
                     self.entries[at].store = INVALID;
                 }
             }
@@ -361,9 +460,13 @@ impl Tlb {
 
     /// Switches to the set of address space `id`, evicting the one unused for longest if it has none.
     pub(crate) fn set_address_space(&mut self, id: u64) {
+        if self.sets[self.current].address_space == Some(id) {
+            return;
+        }
+        self.clear_locals();
         self.clock += 1;
         self.sets[self.current].last_used = self.clock;
-        let found = self.sets.iter().position(|set| set.address_space == Some(id));
+        let found = self.sets[..SETS].iter().position(|set| set.address_space == Some(id));
         let chosen = found.unwrap_or_else(|| {
             let oldest = (0..SETS).min_by_key(|&set| self.sets[set].last_used).unwrap_or(0);
             self.clear_set(oldest);
@@ -371,46 +474,58 @@ impl Tlb {
             self.renew(oldest);
             oldest
         });
+        if self.fetch_set == self.current {
+            self.fetch_set = chosen;
+        }
         self.current = chosen;
-        self.base = chosen * self.regimes * ENTRIES;
+        self.find_bases();
     }
 
     /// Drops translations, and with them the generation of every set concerned, unless it is a few small pages only
-    /// ([`few_pages`]).
+    /// ([`few_pages`]). Global ones go only where no address space is named.
     pub(crate) fn flush(&mut self, what: TlbFlush) {
         let few = few_pages(what);
-        for set in 0..SETS {
-            if what.address_space.is_some_and(|id| self.sets[set].address_space != Some(id)) {
+        for set in 0..=SHARED {
+            let concerned = match what.address_space {
+                None => true,
+                Some(_) if set == SHARED => false,
+                Some(id) => self.sets[set].address_space == Some(id),
+            };
+            if !concerned {
                 continue;
             }
-            match few {
-                Some((gva, pages)) => {
-                    if let Some(jumps) = &mut self.jumps {
-                        for page in 0..pages {
-                            let at = jump_index(gva.wrapping_add(page << PAGE_SHIFT));
-                            jumps.suspend_group(set, at / JUMPS_PER_PAGE);
-                        }
-                    }
-                    let mut large = false;
-                    for table in set * self.regimes..(set + 1) * self.regimes {
-                        if self.tables[table].used {
-                            (0..pages).for_each(|page| {
-                                large |= self.clear_page(table, gva.wrapping_add(page << PAGE_SHIFT));
-                            });
-                        }
-                    }
-                    // The jump cache's entries for these pages are dropped one by one, but who knows all of a large one's?
-                    if !large {
-                        continue;
-                    }
-                    if let Some(jumps) = &mut self.jumps {
-                        jumps.suspend_set(set);
-                    }
-                }
-                _ => self.clear_set(set),
+            if what.address_space.is_some() && set == self.current {
+                // All there are, since few are: it takes no longer to drop them than to look for some.
+                self.clear_locals();
             }
-            self.renew(set);
+            match few {
+                Some((gva, pages)) if !self.flush_pages(set, gva, pages) => {}
+                Some(_) => self.renew(set),
+                None => {
+                    self.clear_set(set);
+                    self.renew(set);
+                }
+            }
         }
+    }
+
+    /// Drops some pages of a set; true if a large one may have been among them: then who knows all the jumps into it?
+    fn flush_pages(&mut self, set: usize, gva: u64, pages: u64) -> bool {
+        if let Some(jumps) = &mut self.jumps {
+            (0..pages).for_each(|page| jumps.suspend_page(set, gva.wrapping_add(page << PAGE_SHIFT)));
+        }
+        let mut large = false;
+        for table in self.tables_of(set) {
+            if self.tables[table].used {
+                (0..pages).for_each(|page| {
+                    large |= self.clear_page(table, gva.wrapping_add(page << PAGE_SHIFT));
+                });
+            }
+        }
+        if large && let Some(jumps) = &mut self.jumps {
+            jumps.suspend_set(set);
+        }
+        large
     }
 }
 
@@ -425,7 +540,7 @@ mod tests {
 
     #[test]
     fn nothing_matches_an_invalid_tag() {
-        let mut tlb = Tlb::new(1);
+        let mut tlb = Tlb::new(1, 0);
         for gva in 0..PAGE_SIZE {
             // As the interpreter compares (`Env::read_hit`).
             for size in [1, 2, 4, 8, 16] {
@@ -445,7 +560,7 @@ mod tests {
 
     #[test]
     fn spaces_keep_their_own_translations() {
-        let mut tlb = Tlb::new(2);
+        let mut tlb = Tlb::new(2, 0);
         tlb.fill(0x1234, 1, &page(0x8000, 12), Some(0x10_0000), true);
         assert_eq!(tlb.entry(0x1abc, 1).load, 0x1000);
         assert_eq!(tlb.entry(0x1abc, 1).fetch, INVALID);
@@ -464,7 +579,7 @@ mod tests {
 
     #[test]
     fn a_flush_inside_a_large_page_drops_all_of_it() {
-        let mut tlb = Tlb::new(1);
+        let mut tlb = Tlb::new(1, 0);
         tlb.fill(0x40_1000, 0, &page(0x20_1000, 21), Some(0x10_0000), true);
         assert_eq!(tlb.large(0x5f_f123, 0).map(|p| p.gpa), Some(Gpa(0x3f_f000)));
         assert_eq!(tlb.large(0x60_0000, 0), None);
@@ -475,7 +590,7 @@ mod tests {
 
     #[test]
     fn protection_takes_stores_off_the_fast_path_everywhere() {
-        let mut tlb = Tlb::new(1);
+        let mut tlb = Tlb::new(1, 0);
         tlb.fill(0x1000, 0, &page(0x8000, 12), Some(0), true);
         tlb.set_address_space(3);
         tlb.fill(0x5000, 0, &page(0x8000, 12), Some(0), true);
@@ -487,14 +602,14 @@ mod tests {
 
     #[test]
     fn translations_below_a_granule_are_not_kept() {
-        let mut tlb = Tlb::new(1);
+        let mut tlb = Tlb::new(1, 0);
         tlb.fill(0x1000, 0, &page(0x8000, 4), Some(0), true);
         assert_eq!(tlb.entry(0x1000, 0).load, INVALID);
     }
 
     #[test]
     fn switching_never_evicts_the_current_space_while_others_are_free() {
-        let mut tlb = Tlb::new(1);
+        let mut tlb = Tlb::new(1, 0);
         for id in [5, 6, 7] {
             tlb.fill(0x1000, 0, &page(0x8000, 12), Some(0), true);
             tlb.set_address_space(id);
@@ -514,7 +629,7 @@ mod tests {
 
     #[test]
     fn a_flush_drops_large_pages_that_are_remembered_no_more() {
-        let mut tlb = Tlb::new(1);
+        let mut tlb = Tlb::new(1, 0);
         // More large pages than are remembered, each at a granule of its own place in the table.
         for n in 0..=LARGE as u64 {
             tlb.fill(n << 21 | n << 12, 0, &page(n << 21 | n << 12, 21), Some(0), true);
@@ -525,7 +640,7 @@ mod tests {
         assert_eq!(tlb.entry(1 << 21 | 1 << 12, 0).load, 1 << 21 | 1 << 12);
 
         // Forgotten for want of permissions, and found smaller afterwards.
-        let mut tlb = Tlb::new(1);
+        let mut tlb = Tlb::new(1, 0);
         tlb.fill(0x40_1000, 0, &page(0x20_1000, 21), Some(0), true);
         tlb.forget_large(0x40_2000, 0);
         tlb.fill(0x40_2000, 0, &page(0x20_2000, 12), Some(0), true);
@@ -535,7 +650,7 @@ mod tests {
 
     #[test]
     fn a_flush_covers_every_page_its_bytes_touch() {
-        let mut tlb = Tlb::new(1);
+        let mut tlb = Tlb::new(1, 0);
         for gva in [0x1000, 0x2000, 0x3000] {
             tlb.fill(gva, 0, &page(0x8000, 12), Some(0), true);
         }
@@ -550,7 +665,7 @@ mod tests {
 
     #[test]
     fn generations_stay_unique_when_they_start_over() {
-        let mut tlb = Tlb::new(1);
+        let mut tlb = Tlb::new(1, 0);
         tlb.set_address_space(1);
         tlb.next_generation = u32::MAX;
         tlb.sets[0].generation = 3;

@@ -30,6 +30,8 @@ const SLICE_INSNS: u64 = 16_384;
 /// to this many bytes.
 const IDLE: Duration = Duration::from_millis(400);
 const IDLE_CODE_BYTES: usize = 1 << 20;
+/// The same where blocks are little more than names of compiled code, which is bounded by itself.
+const IDLE_NATIVE_BYTES: usize = 8 << 20;
 /// The longest sleep without a deadline, so that a lost wake-up costs a moment, not the machine.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -182,6 +184,8 @@ pub struct Stats {
     pub traps: u64,
     /// Times it slept.
     pub sleeps: u64,
+    /// Times the run loop looked for code, because no code led there.
+    pub lookups: u64,
 }
 
 /// A vCPU of any guest on any engine, as a machine's thread runs it.
@@ -218,6 +222,19 @@ pub struct SoftVcpu<G: Guest> {
     awaited: Vec<(usize, u64)>,
     stats: Stats,
     repeated: Repeat,
+    time: Time,
+}
+
+/// When the time was read last.
+struct Time {
+    ns: u64,
+    at_insns: u64,
+    looks: u32,
+}
+
+impl Time {
+    /// The next look reads it.
+    const OUTDATED: Self = Self { ns: 0, at_insns: 0, looks: u32::MAX - 1 };
 }
 
 /// How a slice goes on.
@@ -271,6 +288,7 @@ impl<G: Guest> SoftVcpu<G> {
             awaited: Vec::new(),
             stats: Stats::default(),
             repeated: Repeat::default(),
+            time: Time::OUTDATED,
         }
     }
 
@@ -316,10 +334,11 @@ impl<G: Guest> SoftVcpu<G> {
                 continue;
             }
             let mut due = self.guest.slice_done(&mut self.cpu);
-            let now = self.env.now();
+            let now = self.recent_time();
             let lines = self.peer.signal().lines();
+            self.env.interrupts_waiting = self.guest.wakes(&self.cpu, lines, now);
             if self.wait {
-                if !self.guest.wakes(&self.cpu, lines, now) {
+                if !self.env.interrupts_waiting {
                     let deadline = self.guest.deadline_ns(&self.cpu);
                     self.sleep(deadline.map(|at| Duration::from_nanos(at.saturating_sub(now))));
                     continue;
@@ -395,8 +414,10 @@ impl<G: Guest> SoftVcpu<G> {
         self.peer.set_quiet(true);
         self.peer.signal().sleep(Some(timeout.map_or(LONGEST_SLEEP, |t| t.min(LONGEST_SLEEP))));
         self.peer.set_quiet(false);
+        self.time = Time::OUTDATED;
         if start.elapsed() >= IDLE {
-            if self.env.blocks.bytes() > IDLE_CODE_BYTES {
+            let most = if self.env.native.is_some() { IDLE_NATIVE_BYTES } else { IDLE_CODE_BYTES };
+            if self.env.blocks.bytes() > most {
                 self.env.forget_code();
                 trim_heap();
             }
@@ -411,8 +432,10 @@ impl<G: Guest> SoftVcpu<G> {
         /// Entries that one from compiled code counts for: what that leads to had better be compiled too.
         const FROM_NATIVE: u64 = 20;
         let until = self.cpu.header().insns.wrapping_add(budget);
+        self.env.tlb.fetch_through(self.guest.fetch_mmu(&self.cpu).0);
         let mut entries = 1;
         loop {
+            self.stats.lookups += 1;
             let block = match self.env.lookup(&mut self.cpu) {
                 Lookup::Block(block) => block,
                 Lookup::Trap(trap) => return self.trap(trap),
@@ -490,8 +513,22 @@ impl<G: Guest> SoftVcpu<G> {
 
     fn exit(&mut self) -> Next<G> {
         self.wait = self.env.take_wait();
-        self.env.request_attention();
         Next::Leave
+    }
+
+    /// The time, not older than a fraction of a slice: a guest leaves translated code far more often than that, with every
+    /// system call and every page fault.
+    fn recent_time(&mut self) -> u64 {
+        /// Instructions, and looks without that many, after which the time is read anew.
+        const INSNS: u64 = SLICE_INSNS / 8;
+        const LOOKS: u32 = 16;
+        let insns = self.cpu.header().insns;
+        let time = &mut self.time;
+        time.looks += 1;
+        if self.wait || insns.wrapping_sub(time.at_insns) >= INSNS || time.looks >= LOOKS {
+            *time = Time { ns: self.env.now(), at_insns: insns, looks: 0 };
+        }
+        self.time.ns
     }
 
     /// A fault without a recorded trap is the engine asking to look at the state again.

@@ -68,7 +68,14 @@ pub enum Terminal {
         /// Where.
         offset: i64,
     },
-    /// The same with a computed address (trap returns).
+    /// Continue at a fixed place, but look first if attention was asked for
+    /// ([`crate::guest::HelperEnv::reconsider`]): a helper of this block may have done so, or not. For what changes the mode
+    /// or what is pending only now and then, such as a kernel's masking of interrupts.
+    Attend {
+        /// Where.
+        offset: i64,
+    },
+    /// The same as [`Self::Exit`] with a computed address (trap returns).
     ExitIndirect {
         /// I64 guest virtual address.
         pc: Value,
@@ -82,7 +89,7 @@ impl Terminal {
             Self::Branch { c, .. } => Some(c),
             Self::Indirect { pc, .. } | Self::ExitIndirect { pc } => Some(pc),
             Self::Trap { value, .. } => value,
-            Self::Jump { .. } | Self::Exit { .. } => None,
+            Self::Jump { .. } | Self::Exit { .. } | Self::Attend { .. } => None,
         }
     }
 
@@ -95,7 +102,7 @@ impl Terminal {
                 *v = f(*v)
             }
             Self::Trap { value, .. } => *value = value.map(f),
-            Self::Jump { .. } | Self::Exit { .. } => {}
+            Self::Jump { .. } | Self::Exit { .. } | Self::Attend { .. } => {}
         }
         terminal
     }

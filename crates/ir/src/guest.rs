@@ -136,6 +136,12 @@ pub trait HelperEnv<G: Guest> {
     fn sync_code(&mut self);
     /// Pending interrupts may have changed: look before the next block.
     fn reconsider(&mut self);
+    /// May there be an interrupt that is taken as soon as the CPU lets it, as far as was known when pending interrupts were
+    /// looked at last? One that came since asks for attention by itself, and one that is due by time alone is noticed
+    /// within a slice.
+    fn interrupts_waiting(&self) -> bool {
+        true
+    }
     /// After this block, sleep until an interrupt line is high or the guest's deadline has come.
     fn wait_for_interrupt(&mut self);
 }
@@ -199,6 +205,9 @@ pub trait Guest: Sized + Send + Sync + 'static {
     const HELPERS: &'static [HelperDesc<Self>];
     /// Translation regimes ([`MmuIndex`] 0 .. this).
     const MMU_INDEXES: usize;
+    /// Regimes whose mappings are mostly the same in all address spaces ([`Page::global`]), as a kernel's are: a bit each. A
+    /// hint, which decides how they are cached.
+    const SHARED_MMUS: u64 = 0;
     /// The shortest instruction, in bytes: pc is always a multiple of it.
     const INSN_ALIGN: u32;
     /// The longest instruction, in bytes.

@@ -85,7 +85,9 @@ impl<E: Env> Run<'_, E> {
                 (entry.wrapping_add(offset as u64), End::Leave)
             }
             Terminal::Indirect { pc, .. } => (self.int(pc), End::Leave),
-            Terminal::Exit { offset } => (entry.wrapping_add(offset as u64), End::Exit),
+            Terminal::Exit { offset } | Terminal::Attend { offset } => {
+                (entry.wrapping_add(offset as u64), End::Exit)
+            }
             Terminal::ExitIndirect { pc } => (self.int(pc), End::Exit),
             Terminal::Trap { code, value } => {
                 self.cpu.header_mut().insns += self.retired;

@@ -553,7 +553,7 @@ impl Maker<'_> {
             1 => LinkHint::Call { return_offset: self.choices.next() as i64 },
             _ => LinkHint::Return,
         };
-        let terminal = match self.choices.below(8) {
+        let terminal = match self.choices.below(9) {
             0 => return,
             1 => Terminal::Jump { offset, hint },
             2 => Terminal::Indirect { pc: self.value(Type::I64), hint },
@@ -562,6 +562,7 @@ impl Maker<'_> {
                 Terminal::Trap { code: offset as u32, value }
             }
             4 => Terminal::Exit { offset },
+            6 => Terminal::Attend { offset },
             5 => Terminal::ExitIndirect { pc: self.value(Type::I64) },
             _ => {
                 let c = if self.choices.flag() { self.tested_truth() } else { self.value(Type::I8) };
@@ -633,7 +634,9 @@ pub(crate) fn run(block: &Block, seed: u64, fault_at: usize) -> Outcome {
             format!("to {:#x}", ENTRY.wrapping_add(offset as u64))
         }
         Terminal::Indirect { pc, .. } => format!("to {:#x}", run.int(pc)),
-        Terminal::Exit { offset } => format!("exit to {:#x}", ENTRY.wrapping_add(offset as u64)),
+        Terminal::Exit { offset } | Terminal::Attend { offset } => {
+            format!("exit to {:#x}", ENTRY.wrapping_add(offset as u64))
+        }
         Terminal::ExitIndirect { pc } => format!("exit to {:#x}", run.int(pc)),
         Terminal::Trap { code, value } => format!("trap {code} {:?} at +{offset}", value.map(|v| run.int(v))),
     };

@@ -18,7 +18,7 @@ use std::{ffi::c_void, sync::atomic::AtomicU32};
 
 /// Part of the key of everything kept on disk: raise it when anything in this file, or in what the compilers make of
 /// the IR, changes.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 7;
 
 /// Entries of one TLB table (one translation regime of one address space).
 pub const TLB_ENTRIES: usize = 1024;
@@ -51,17 +51,18 @@ pub const fn tlb_index(va: u64) -> usize {
     ((va >> PAGE_SHIFT) ^ (va >> (PAGE_SHIFT + TLB_FOLD))) as usize % TLB_ENTRIES
 }
 
-/// Bytes from a set's first table to the one of regime `mmu`.
+/// Translation regimes that compiled code can name.
+pub const TLB_TABLES: usize = 8;
+
+/// Where in the context the address of the present table of regime `mmu` is.
 pub const fn tlb_table_offset(mmu: MmuIndex) -> usize {
-    mmu.0 as usize * TLB_ENTRIES * size_of::<TlbEntry>()
+    std::mem::offset_of!(Context, tlb) + mmu.0 as usize % TLB_TABLES * size_of::<*const TlbEntry>()
 }
 
-/// Entries of the jump cache for one virtual page, which lie together so that a page's can be dropped without a scan.
-pub const JUMPS_PER_PAGE: usize = 64;
-/// Groups of such entries in one jump cache.
-pub const JUMP_PAGES: usize = 64;
 /// Entries of a jump cache.
-pub const JUMPS: usize = JUMPS_PER_PAGE * JUMP_PAGES;
+pub const JUMPS: usize = 16384;
+/// How far down [`jump_index`] folds the bits of a pc: the width of an index.
+pub const JUMP_FOLD: u32 = JUMPS.trailing_zeros();
 
 /// Where compiled code for a virtual pc is. Valid in the current address space until the engine drops it.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +70,7 @@ pub const JUMPS: usize = JUMPS_PER_PAGE * JUMP_PAGES;
 pub struct JumpEntry {
     /// Guest virtual pc.
     pub pc: u64,
-    /// Mode word; the upper half is 0 ([`NO_MODE`] in an empty entry).
+    /// The mode word as [`mode_tag`] gives it.
     pub mode: u64,
     /// Where to enter compiled code; null only in empty entries.
     pub entry: *const u8,
@@ -77,15 +78,28 @@ pub struct JumpEntry {
     pub block: *const c_void,
 }
 
-/// [`JumpEntry::mode`] of an empty entry: no mode word is this long.
-pub const NO_MODE: u64 = u64::MAX;
+/// [`JumpEntry::mode`] for a mode word: never 0, so that an empty cache is memory that nobody has touched, and short as a
+/// sign-extended immediate.
+pub const fn mode_tag(mode: u32) -> u64 {
+    !(mode as u64)
+}
 
-/// The entry a virtual pc uses: six bits of its page, six of its place in the page.
+impl JumpEntry {
+    /// Names no code.
+    pub const EMPTY: Self = Self { pc: 0, mode: 0, entry: std::ptr::null(), block: std::ptr::null() };
+}
+
+/// The entry a virtual pc uses: blocks of 32 KiB of code in a row do not compete.
 #[inline(always)]
 pub const fn jump_index(pc: u64) -> usize {
-    let page = (pc >> PAGE_SHIFT) as usize % JUMP_PAGES;
-    let place = ((pc ^ (pc >> 6)) >> 1) as usize % JUMPS_PER_PAGE;
-    page * JUMPS_PER_PAGE + place
+    ((pc ^ (pc >> JUMP_FOLD)) >> 1) as usize % JUMPS
+}
+
+/// The other entry that may have what belongs to entry `index`: two blocks that fall on one entry, and run in turn, are
+/// common.
+#[inline(always)]
+pub const fn jump_other(index: usize) -> usize {
+    index ^ (JUMPS / 2)
 }
 
 /// Hotness counters of one vCPU.
@@ -101,8 +115,8 @@ pub const fn hot_index(first_bytes_hash: u64) -> usize {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Context {
-    /// The first table of the current address space's set.
-    pub tlb: *const TlbEntry,
+    /// The table of each translation regime, in the current address space.
+    pub tlb: [*const TlbEntry; TLB_TABLES],
     /// The current address space's jump cache.
     pub jumps: *const JumpEntry,
     /// Non-zero when the engine wants compiled code to return.
@@ -136,6 +150,9 @@ pub struct Context {
     pub by_words: [*const c_void; 3],
     /// See [`Self::by_words`].
     pub words: [u64; 2],
+    /// Where code goes (with compiled code's arguments, and the [`mode_tag`] as a fifth) if the jump cache's entry for pc is
+    /// another's: to the other place where it may be ([`jump_other`]), or back to the engine.
+    pub elsewhere: *const c_void,
     /// The engine's own.
     pub env: *mut c_void,
     /// Counted down by code that wants to be compiled better; [`ExitReason::Hot`] at 0.
@@ -242,9 +259,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pages_jumps_lie_together() {
-        for pc in (0x1234_5000..0x1234_6000).step_by(2) {
-            assert_eq!(jump_index(pc) / JUMPS_PER_PAGE, jump_index(0x1234_5000) / JUMPS_PER_PAGE);
-        }
+    fn blocks_of_a_page_do_not_compete() {
+        let of_page = |page: u64| (page..page + 0x1000).step_by(2).map(jump_index);
+        let page = 0xffff_ffff_8012_3000;
+        assert_eq!(of_page(page).collect::<std::collections::BTreeSet<_>>().len(), 0x800);
+        assert!(
+            of_page(page).all(|index| jump_other(jump_other(index)) == index && jump_other(index) < JUMPS)
+        );
     }
 }

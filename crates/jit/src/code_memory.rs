@@ -44,14 +44,19 @@ unsafe impl Sync for CodeMemory {}
 struct Free {
     ranges: BTreeMap<usize, usize>,
     bytes: usize,
+    /// Where the search for room begins.
+    next: usize,
     /// What lies behind was never used since the host last got back what was free.
     top: usize,
 }
 
 impl Free {
-    /// First fit.
+    /// Next fit: what is in front of the last place is full of small gaps, mostly.
     fn take(&mut self, len: usize) -> Option<usize> {
-        let (&start, &room) = self.ranges.iter().find(|&(_, &room)| room >= len)?;
+        let fits = |&(_, room): &(&usize, &usize)| *room >= len;
+        let behind = self.ranges.range(self.next..).find(fits);
+        let (&start, &room) = behind.or_else(|| self.ranges.range(..self.next).find(fits))?;
+        self.next = start + len;
         self.ranges.remove(&start);
         if room > len {
             self.ranges.insert(start + len, room - len);
@@ -99,7 +104,7 @@ impl CodeMemory {
                 return Err(error);
             }
         };
-        let free = Free { ranges: BTreeMap::from([(0, len)]), bytes: len, top: 0 };
+        let free = Free { ranges: BTreeMap::from([(0, len)]), bytes: len, next: 0, top: 0 };
         Ok(Arc::new(Self { writable, executable, len, free: Mutex::new(free), file }))
     }
 

@@ -3,19 +3,20 @@
 
 use crate::{
     CompileError,
-    abi::Enter,
-    clif::{code_signature, host_isa, memory, rare_signature},
+    abi::{Context as Abi, Enter, ExitReason, JumpEntry, jump_other},
+    clif::{code_signature, elsewhere_signature, host_isa, jump_offset, memory, rare_signature},
     code_memory::{CodeMemory, CodeSpan},
     host::HostFeatures,
 };
 use cranelift_codegen::{
     Context,
     control::ControlPlane,
-    ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName, types::I64},
+    ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName, condcodes::IntCC, types::I64},
     isa::{CallConv, TargetIsa},
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use std::{ffi::c_void, sync::Arc};
+use isomer_ir::CpuHeader;
+use std::{ffi::c_void, mem::offset_of, sync::Arc};
 
 /// One of the engine's functions as a stub calls it: CPU, context, two words.
 pub type RareFunction = unsafe extern "C" fn(*mut u8, *mut crate::abi::Context, u64, u64);
@@ -24,6 +25,7 @@ pub type RareFunction = unsafe extern "C" fn(*mut u8, *mut crate::abi::Context, 
 #[derive(Debug)]
 pub struct Stubs {
     enter: CodeSpan,
+    elsewhere: CodeSpan,
     rare: [CodeSpan; 3],
     by_words: [CodeSpan; 3],
 }
@@ -50,6 +52,7 @@ impl Stubs {
                 .ok_or_else(|| CompileError::Codegen("no room for code".to_owned()))
         };
         let enter = make(&mut |func, builder| enter(func, builder, &*isa))?;
+        let elsewhere = make(&mut |func, builder| elsewhere(func, builder, &*isa))?;
         let mut rare = |function: RareFunction| {
             let function = function as usize as i64;
             let mut stub =
@@ -57,7 +60,12 @@ impl Stubs {
             Ok::<_, CompileError>((stub(false)?, stub(true)?))
         };
         let (access, call, compute) = (rare(access)?, rare(call)?, rare(compute)?);
-        Ok(Self { enter, rare: [access.0, call.0, compute.0], by_words: [access.1, call.1, compute.1] })
+        Ok(Self {
+            enter,
+            elsewhere,
+            rare: [access.0, call.0, compute.0],
+            by_words: [access.1, call.1, compute.1],
+        })
     }
 
     /// How the engine enters compiled code.
@@ -65,6 +73,11 @@ impl Stubs {
     pub fn enter(&self) -> Enter {
         // SAFETY: the span holds the code made by `enter` below, which has this signature.
         unsafe { std::mem::transmute::<*const u8, Enter>(self.enter.address()) }
+    }
+
+    /// The address for [`Abi::elsewhere`].
+    pub fn elsewhere(&self) -> *const c_void {
+        self.elsewhere.address().cast()
     }
 
     /// The addresses for [`crate::abi::Context`]'s `access`, `call` and `compute`.
@@ -97,6 +110,41 @@ fn enter(func: &mut Function, builder: &mut FunctionBuilderContext, isa: &dyn Ta
     let signature = b.import_signature(code_signature());
     let call = b.ins().call_indirect(signature, params[0], &params[1..]);
     let reason = b.inst_results(call)[0];
+    b.ins().return_(&[reason]);
+    b.finalize(isa.frontend_config());
+}
+
+/// Looks at the other place of the jump cache where code for pc may be.
+fn elsewhere(func: &mut Function, builder: &mut FunctionBuilderContext, isa: &dyn TargetIsa) {
+    func.signature = elsewhere_signature();
+    let mut b = FunctionBuilder::new(func, builder);
+    let block = b.create_block();
+    b.append_block_params_for_function_params(block);
+    b.switch_to_block(block);
+    b.seal_block(block);
+    let [cpu, cx, left, pc, mode] = [0, 1, 2, 3, 4].map(|i| b.block_params(block)[i]);
+    let (same_pc, found, missed) = (b.create_block(), b.create_block(), b.create_block());
+    let jumps = b.ins().load(I64, memory(), cx, offset_of!(Abi, jumps) as i32);
+    let offset = jump_offset(&mut b, pc);
+    let offset = b.ins().bxor_imm_s(offset, (jump_other(0) * size_of::<JumpEntry>()) as i64);
+    let entry = b.ins().iadd(jumps, offset);
+    let compare = |b: &mut FunctionBuilder<'_>, offset: usize, wanted, next| {
+        let tag = b.ins().load(I64, memory(), entry, offset as i32);
+        let same = b.ins().icmp(IntCC::Equal, tag, wanted);
+        b.ins().brif(same, next, &[], missed, &[]);
+        b.switch_to_block(next);
+        b.seal_block(next);
+    };
+    compare(&mut b, offset_of!(JumpEntry, pc), pc, same_pc);
+    compare(&mut b, offset_of!(JumpEntry, mode), mode, found);
+    let code = b.ins().load(I64, memory(), entry, offset_of!(JumpEntry, entry) as i32);
+    let signature = b.import_signature(code_signature());
+    b.ins().return_call_indirect(signature, code, &[cpu, cx, left, pc]);
+    b.switch_to_block(missed);
+    b.seal_block(missed);
+    b.ins().store(memory(), pc, cpu, offset_of!(CpuHeader, pc) as i32);
+    b.ins().store(memory(), left, cx, offset_of!(Abi, left) as i32);
+    let reason = b.ins().iconst(I64, ExitReason::Lookup as i64);
     b.ins().return_(&[reason]);
     b.finalize(isa.frontend_config());
 }

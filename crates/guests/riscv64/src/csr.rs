@@ -102,8 +102,10 @@ const MSTATUS_WRITABLE: u64 = mstatus::SIE
     | mstatus::TVM
     | mstatus::TW
     | mstatus::TSR;
-const SSTATUS_WRITABLE: u64 =
+pub(crate) const SSTATUS_WRITABLE: u64 =
     mstatus::SIE | mstatus::SPIE | mstatus::SPP | mstatus::FS | mstatus::SUM | mstatus::MXR;
+/// UXL says that U-mode has 64 bits.
+pub(crate) const UXL_64: u64 = 2 << 32;
 const SSTATUS_VISIBLE: u64 = SSTATUS_WRITABLE | mstatus::VS | mstatus::XS | mstatus::UXL | mstatus::SD;
 /// Exceptions that can be delegated: all but calls from M-mode and the reserved ones.
 const MEDELEG: u64 = 0xb3ff;
@@ -118,7 +120,7 @@ const TM: u64 = 1 << 1;
 fn read_mstatus(a: &mut Access) -> u64 {
     let status = a.cx.cpu.mstatus & MSTATUS_WRITABLE;
     let dirty = if status & mstatus::FS == mstatus::FS { mstatus::SD } else { 0 };
-    status | dirty | 2 << 32 | 2 << 34
+    status | dirty | UXL_64 | 2 << 34
 }
 
 fn write_mstatus(a: &mut Access, value: u64, mask: u64) {
@@ -127,8 +129,13 @@ fn write_mstatus(a: &mut Access, value: u64, mask: u64) {
     if new & mstatus::MPP == 2 << mstatus::MPP_SHIFT {
         new = new & !mstatus::MPP | old & mstatus::MPP;
     }
+    let mode = a.cx.cpu.header.mode;
     a.cx.cpu.mstatus = new;
     a.cx.cpu.update_mode();
+    let enabled = new & !old & (mstatus::SIE | mstatus::MIE) != 0;
+    if a.cx.cpu.header.mode != mode || enabled && a.cx.env.interrupts_waiting() {
+        a.cx.env.reconsider();
+    }
     if (old ^ new) & mstatus::MXR != 0 {
         a.flush_tlb();
     }
@@ -168,6 +175,10 @@ fn write_satp(a: &mut Access, value: u64) {
     };
     // A write with an unsupported mode has no effect at all (volume II, 12.1.11).
     if supported {
+        // Addresses without translation count as global. The change takes effect without a fence (volume II, 12.1.11).
+        if (a.cx.cpu.satp ^ value) >> 60 != 0 {
+            a.flush_tlb();
+        }
         a.cx.cpu.satp = value;
         a.cx.env.set_address_space(address_space(value));
     }

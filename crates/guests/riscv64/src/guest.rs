@@ -17,6 +17,7 @@ impl Guest for Riscv64 {
     const SLOTS: &'static [SlotDesc] = &regs::SLOTS;
     const HELPERS: &'static [HelperDesc<Self>] = helpers::TABLE;
     const MMU_INDEXES: usize = regs::mmu::COUNT;
+    const SHARED_MMUS: u64 = 1 << regs::mmu::S.0 | 1 << regs::mmu::S_SUM.0 | 1 << regs::mmu::M.0;
     const INSN_ALIGN: u32 = 2;
     const INSN_MAX: u32 = 4;
 

@@ -1,13 +1,17 @@
 //! Calls, returns, CSR accesses, fences and may-be-operations (volume I, 2.7, 2.8, 6, 7, 16, 17; volume II, 3.3, 11, 12).
 
 use crate::{
-    Privilege, cause,
+    Privilege, cause, csr,
     helpers::Helper,
     lift::Lift,
     operands::{Csr, Fence, I, R, R1, U},
-    regs::FpState,
+    regs::{FpState, mstatus, slot},
 };
-use isomer_ir::{Terminal, Value, types::Order};
+use isomer_ir::{
+    Slot, Terminal, Type, Value,
+    op::{BinOp, Cond},
+    types::Order,
+};
 
 pub(crate) fn ecall(l: &mut Lift<'_>) {
     let cause = match l.mode.privilege() {
@@ -104,6 +108,13 @@ pub(crate) fn csrrc(l: &mut Lift<'_>, o: Csr) {
 }
 
 pub(crate) fn csrrci(l: &mut Lift<'_>, o: Csr) {
+    // Of what fits into the immediate only SIE is in `sstatus`.
+    if o.csr == SSTATUS
+        && u64::from(o.uimm) & mstatus::SIE != 0
+        && l.mode.privilege() >= Privilege::Supervisor
+    {
+        return l.mask_interrupts(o);
+    }
     let mask = (o.uimm != 0).then(|| l.imm(i64::from(o.uimm)));
     l.csr_modify(Helper::CsrClear, o, mask);
 }
@@ -111,6 +122,11 @@ pub(crate) fn csrrci(l: &mut Lift<'_>, o: Csr) {
 impl Lift<'_> {
     /// `csrrw` and `csrrwi`, which do not read when rd is x0.
     fn csr_write(&mut self, o: Csr, value: Value) {
+        if let Some((slot, mask)) = self.plain_csr(o.csr) {
+            let old = self.b.get(slot);
+            self.set_plain_csr(slot, mask, value);
+            return self.set_x(o.rd, old);
+        }
         let args = self.csr_args(value);
         if o.rd == 0 {
             self.call_void(Helper::CsrWrite, &args);
@@ -123,6 +139,19 @@ impl Lift<'_> {
 
     /// The setting and clearing forms, which do not write when the operand is x0 or a zero immediate.
     fn csr_modify(&mut self, helper: Helper, o: Csr, mask: Option<Value>) {
+        if let Some((slot, writable)) = self.plain_csr(o.csr) {
+            let old = self.b.get(slot);
+            if let Some(bits) = mask {
+                let op = if helper == Helper::CsrSet { BinOp::Or } else { BinOp::AndNot };
+                let new = self.b.bin(op, old, bits);
+                self.set_plain_csr(slot, writable, new);
+            }
+            return self.set_x(o.rd, old);
+        }
+        if o.csr == SSTATUS && self.mode.privilege() >= Privilege::Supervisor && mask.is_none() {
+            let status = self.sstatus();
+            return self.set_x(o.rd, status);
+        }
         let (helper, operand) = match mask {
             Some(mask) => (helper, mask),
             None => (Helper::CsrRead, self.imm(0)),
@@ -135,25 +164,63 @@ impl Lift<'_> {
         }
     }
 
+    /// The slot of a CSR that is no more than one, if this mode may access it.
+    fn plain_csr(&self, csr: u16) -> Option<(Slot, u64)> {
+        let allowed = self.mode.privilege() as u16 >= csr >> 8 & 3;
+        slot::csr(csr).filter(|_| allowed)
+    }
+
+    /// What cannot be written is 0.
+    fn set_plain_csr(&mut self, slot: Slot, mask: u64, value: Value) {
+        let value = if mask == u64::MAX { value } else { self.b.bin_imm(BinOp::And, value, mask) };
+        self.b.set(slot, value);
+    }
+
+    /// `sstatus` as it is read.
+    fn sstatus(&mut self) -> Value {
+        let status = self.b.get(slot::MSTATUS);
+        let fs = self.b.bin_imm(BinOp::And, status, mstatus::FS);
+        let dirty = self.imm(mstatus::FS as i64);
+        let dirty = self.b.compare(Cond::Eq, fs, dirty);
+        let dirty = self.b.zext(Type::I64, dirty);
+        let dirty = self.b.bin_imm(BinOp::Shl, dirty, mstatus::SD.trailing_zeros().into());
+        let status = self.b.bin_imm(BinOp::And, status, csr::SSTATUS_WRITABLE);
+        let status = self.b.bin_imm(BinOp::Or, status, csr::UXL_64);
+        self.b.or(status, dirty)
+    }
+
+    /// `csrrci sstatus, 2` and its like, which mask interrupts: nothing else can change, and nothing has to look.
+    fn mask_interrupts(&mut self, o: Csr) {
+        if o.rd != 0 {
+            let old = self.sstatus();
+            self.set_x(o.rd, old);
+        }
+        let status = self.b.get(slot::MSTATUS);
+        let status = self.b.bin_imm(BinOp::And, status, !mstatus::SIE);
+        self.b.set(slot::MSTATUS, status);
+    }
+
     /// Encoding and operand.
     fn csr_args(&mut self, operand: Value) -> [Value; 2] {
         [self.insn_bits(), operand]
     }
 
-    /// Most writes may change the mode, the address space or what interrupts are pending.
+    /// Most writes may change the mode, the address space or what interrupts are pending. Those of the status registers
+    /// rarely do, and say so ([`crate::csr`]): kernels mask interrupts with them all the time.
     fn after_csr_write(&mut self, csr: u16) {
         const FFLAGS: u16 = 0x001;
+        const MSTATUS: u16 = 0x300;
         let marks_nothing = csr == FFLAGS && self.mode.fp() == FpState::Dirty;
-        if !is_inert(csr) && !marks_nothing {
+        if matches!(csr, SSTATUS | MSTATUS) {
+            let offset = self.next();
+            self.b.end(Terminal::Attend { offset });
+        } else if slot::csr(csr).is_none() && !marks_nothing {
             self.exit();
         }
     }
 }
 
-/// CSRs whose value concerns nothing but later reads and traps: scratch, epc, cause and tval of S and M.
-const fn is_inert(csr: u16) -> bool {
-    matches!(csr, 0x140..=0x143 | 0x340..=0x343)
-}
+const SSTATUS: u16 = 0x100;
 
 // --- fences
 

@@ -172,6 +172,7 @@ impl Pattern {
     }
 
     /// Is `insn` one of this pattern's encodings?
+    #[cfg(test)]
     pub(crate) fn matches(&self, insn: u32) -> bool {
         insn & self.mask == self.bits && self.fields_if_allowed(insn).is_some()
     }

@@ -391,6 +391,24 @@ pub mod slot {
     pub const fn f(n: u8) -> Slot {
         Slot(32 + (n as u16 & 31))
     }
+    /// `mstatus` as it is kept; see [`super::Cpu::mstatus`].
+    pub const MSTATUS: Slot = Slot(64);
+    /// The CSR's slot and the bits that can be written, where that is all there is to it.
+    pub const fn csr(number: u16) -> Option<(Slot, u64)> {
+        let all = u64::MAX;
+        let (slot, mask) = match number {
+            0x140 => (65, all),
+            0x141 => (66, !1),
+            0x142 => (67, all),
+            0x143 => (68, all),
+            0x340 => (69, all),
+            0x341 => (70, !1),
+            0x342 => (71, all),
+            0x343 => (72, all),
+            _ => return None,
+        };
+        Some((Slot(slot), mask))
+    }
 }
 
 /// ABI names of the integer registers (RISC-V psABI, 1.1).
@@ -414,9 +432,28 @@ const SLOT_NAMES: [&str; 64] = [
     "f30", "f31",
 ];
 
+/// CSRs that are slots.
+const CSR_SLOTS: [(&str, usize); 9] = [
+    ("mstatus", offset_of!(Cpu, mstatus)),
+    ("sscratch", offset_of!(Cpu, sscratch)),
+    ("sepc", offset_of!(Cpu, sepc)),
+    ("scause", offset_of!(Cpu, scause)),
+    ("stval", offset_of!(Cpu, stval)),
+    ("mscratch", offset_of!(Cpu, mscratch)),
+    ("mepc", offset_of!(Cpu, mepc)),
+    ("mcause", offset_of!(Cpu, mcause)),
+    ("mtval", offset_of!(Cpu, mtval)),
+];
+
 /// The slot table, in the order of [`slot`].
-pub(crate) static SLOTS: [SlotDesc; 64] = {
-    let mut slots = [SlotDesc { name: "", offset: 0, ty: Type::I64 }; 64];
+pub(crate) static SLOTS: [SlotDesc; 64 + CSR_SLOTS.len()] = {
+    let mut slots = [SlotDesc { name: "", offset: 0, ty: Type::I64 }; 64 + CSR_SLOTS.len()];
+    let mut csr = 0;
+    while csr < CSR_SLOTS.len() {
+        let (name, offset) = CSR_SLOTS[csr];
+        slots[64 + csr] = SlotDesc { name, offset: offset as u32, ty: Type::I64 };
+        csr += 1;
+    }
     let mut n = 0;
     while n < 64 {
         let base = if n < 32 { offset_of!(Cpu, x) } else { offset_of!(Cpu, f) };

@@ -190,16 +190,34 @@ fn csr_accesses_call_for_what_happens() {
             _ => None,
         });
         let name = Riscv64::HELPERS[usize::from(id.expect("a call").0)].name;
-        (name, matches!(block.terminal, Terminal::Exit { .. }))
+        let end = match block.terminal {
+            Terminal::Exit { .. } => "exit",
+            Terminal::Attend { .. } => "attend",
+            _ => "on",
+        };
+        (name, end)
     };
-    assert_eq!(helper(0x3005_1073), ("csr_write", true)); // csrrw zero, mstatus, a0
-    assert_eq!(helper(0x3005_15f3), ("csr_swap", true));
-    assert_eq!(helper(0x3000_25f3), ("csr_read", false)); // csrrs a1, mstatus, zero
-    assert_eq!(helper(0x3005_2573), ("csr_set", true));
-    assert_eq!(helper(0x3005_3073), ("csr_clear", true));
-    assert_eq!(helper(0x3000_65f3), ("csr_read", false)); // csrrsi a1, mstatus, 0
-    assert_eq!(helper(0x3001_7073), ("csr_clear", true)); // csrrci zero, mstatus, 2
-    assert_eq!(helper(0x1405_1073), ("csr_write", false)); // sscratch concerns nobody
+    assert_eq!(helper(0x3005_1073), ("csr_write", "attend")); // csrrw zero, mstatus, a0
+    assert_eq!(helper(0x3005_15f3), ("csr_swap", "attend"));
+    assert_eq!(helper(0x3000_25f3), ("csr_read", "on")); // csrrs a1, mstatus, zero
+    assert_eq!(helper(0x3005_2573), ("csr_set", "attend"));
+    assert_eq!(helper(0x3005_3073), ("csr_clear", "attend"));
+    assert_eq!(helper(0x3000_65f3), ("csr_read", "on")); // csrrsi a1, mstatus, 0
+    assert_eq!(helper(0x3001_7073), ("csr_clear", "attend")); // csrrci zero, mstatus, 2
+    assert_eq!(helper(0x1805_1073), ("csr_write", "exit")); // satp changes the address space
+}
+
+#[test]
+fn plain_csrs_and_masking_interrupts_call_nobody() {
+    let calls = |insn| {
+        let block = lift(&[insn]);
+        let calls = block.insts.iter().any(|i| matches!(i.op, Op::Call { .. }));
+        (calls, matches!(block.terminal, Terminal::Jump { .. }))
+    };
+    assert_eq!(calls(0x1405_1073), (false, true)); // csrrw zero, sscratch, a0
+    assert_eq!(calls(0x1410_2573), (false, true)); // csrrs a0, sepc, zero
+    assert_eq!(calls(0x1001_75f3), (false, true)); // csrrci a1, sstatus, 2
+    assert_eq!(calls(0x1001_65f3), (true, false)); // csrrsi a1, sstatus, 2
 }
 
 #[test]

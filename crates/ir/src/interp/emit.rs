@@ -542,7 +542,7 @@ impl Emitter<'_> {
                 let a = self.unit(a)?;
                 self.word(Opc::JumpInd, insns, a, mask, imm);
             }
-            (Terminal::Exit { offset }, _) => match i32::try_from(offset) {
+            (Terminal::Exit { offset } | Terminal::Attend { offset }, _) => match i32::try_from(offset) {
                 Ok(imm) => self.word(Opc::Exit, insns, 0, 0, imm),
                 Err(_) => {
                     let pc = self.far_pc(offset)?;

@@ -521,7 +521,7 @@ impl<'a> Selector<'a> {
 
     fn terminal(&mut self) -> End {
         match self.facts.block.terminal {
-            Terminal::Jump { .. } | Terminal::Exit { .. } => End::Plain(Opnd::None),
+            Terminal::Jump { .. } | Terminal::Exit { .. } | Terminal::Attend { .. } => End::Plain(Opnd::None),
             Terminal::Trap { value, .. } => End::Plain(match value {
                 Some(value) => self.extended(value, false),
                 None => Opnd::Konst(0),

@@ -341,6 +341,7 @@ const TERMINALS: &[(&str, Terminal)] = &[
     ("indirect", Terminal::Indirect { pc: Value(0), hint: LinkHint::None }),
     ("trap", Terminal::Trap { code: 0, value: None }),
     ("exit", Terminal::Exit { offset: 0 }),
+    ("attend", Terminal::Attend { offset: 0 }),
     ("exit_indirect", Terminal::ExitIndirect { pc: Value(0) }),
 ];
 
@@ -378,7 +379,7 @@ pub(super) fn terminal<F: Form>(terminal: &mut Terminal, f: &mut F) -> Result<()
             f.bits(code)?;
             f.optional_value(value)
         }
-        Terminal::Exit { offset } => f.offset(offset),
+        Terminal::Exit { offset } | Terminal::Attend { offset } => f.offset(offset),
         Terminal::ExitIndirect { pc } => f.value(pc),
     }
 }

@@ -4,14 +4,13 @@ use super::{
     graph::is_return,
     translate::{Rare, Translator, memory},
 };
-use crate::abi::{self, ExitReason, JUMP_PAGES, JUMPS_PER_PAGE, JumpEntry};
+use crate::abi::{self, ExitReason, JUMP_FOLD, JUMPS, JumpEntry, mode_tag};
 use cranelift_codegen::ir::{
     self, Block, InstBuilder,
     condcodes::IntCC,
     types::{I32, I64},
 };
 use cranelift_frontend::FunctionBuilder;
-use isomer_core::PAGE_SHIFT;
 use isomer_ir::{
     Inst, Terminal, Type,
     guest::Effects,
@@ -40,6 +39,15 @@ impl Exits {
         }
         Self { jump, jump_used: false, leave }
     }
+}
+
+/// The byte offset of pc's entry in a jump cache: [`abi::jump_index`].
+pub(crate) fn jump_offset(b: &mut FunctionBuilder<'_>, pc: ir::Value) -> ir::Value {
+    const ENTRY_LOG: i64 = size_of::<JumpEntry>().trailing_zeros() as i64;
+    let folded = b.ins().ushr_imm_s(pc, i64::from(JUMP_FOLD));
+    let mixed = b.ins().bxor(pc, folded);
+    let index = b.ins().band_imm_s(mixed, ((JUMPS - 1) as i64) << 1);
+    b.ins().ishl_imm_s(index, ENTRY_LOG - 1)
 }
 
 impl Translator<'_, '_> {
@@ -78,6 +86,13 @@ impl Translator<'_, '_> {
                 let pc = self.delta(offset);
                 let pc = self.pc_plus(pc);
                 self.leave(ExitReason::Exit, pc);
+            }
+            // Whatever comes next looks at its entry, which a block of this region would not.
+            Terminal::Attend { offset } => {
+                let pc = self.delta(offset);
+                let pc = self.pc_plus(pc);
+                self.write_dirty();
+                self.jump_to(pc);
             }
             Terminal::ExitIndirect { pc } => {
                 let pc = self.bits(pc);
@@ -236,7 +251,7 @@ impl Translator<'_, '_> {
 
     /// The blocks shared by all exits.
     pub(super) fn finish_exits(&mut self) {
-        let mode = u64::from(self.region.blocks[0].block.mode);
+        let mode = mode_tag(self.region.blocks[0].block.mode);
         let (jump, leave) = (self.exits.jump, self.exits.leave);
         if self.exits.jump_used {
             self.b.switch_to_block(jump);
@@ -253,19 +268,9 @@ impl Translator<'_, '_> {
         self.b.ins().return_(&[reason]);
     }
 
-    /// As [`abi::jump_index`] says where to look.
     fn probe_jump_cache(&mut self, pc: ir::Value, left: ir::Value, mode: u64) {
-        const ENTRY_LOG: i64 = size_of::<JumpEntry>().trailing_zeros() as i64;
         let jumps = self.b.ins().load(I64, memory(), self.cx, offset_of!(abi::Context, jumps) as i32);
-        // The page's part of the byte offset, then the place's.
-        let page_log = ENTRY_LOG + i64::from(JUMPS_PER_PAGE.trailing_zeros());
-        let page = self.b.ins().ushr_imm_s(pc, i64::from(PAGE_SHIFT) - page_log);
-        let page = self.b.ins().band_imm_s(page, ((JUMP_PAGES - 1) as i64) << page_log);
-        let mixed = self.b.ins().ushr_imm_s(pc, 6);
-        let mixed = self.b.ins().bxor(pc, mixed);
-        let place = self.b.ins().ishl_imm_s(mixed, ENTRY_LOG - 1);
-        let place = self.b.ins().band_imm_s(place, ((JUMPS_PER_PAGE - 1) as i64) << ENTRY_LOG);
-        let offset = self.b.ins().bor(page, place);
+        let offset = jump_offset(&mut self.b, pc);
         let entry = self.b.ins().iadd(jumps, offset);
         let (same_pc, found, missed) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
         let tag = self.b.ins().load(I64, memory(), entry, offset_of!(JumpEntry, pc) as i32);
@@ -283,7 +288,10 @@ impl Translator<'_, '_> {
         self.b.switch_to_block(missed);
         self.b.seal_block(missed);
         self.b.set_cold_block(missed);
-        self.leave_with(ExitReason::Lookup, pc, left);
+        let mode = self.b.ins().iconst(I64, mode as i64);
+        let elsewhere = self.b.ins().load(I64, memory(), self.cx, offset_of!(abi::Context, elsewhere) as i32);
+        let args = [self.cpu, self.cx, left, pc, mode];
+        self.b.ins().return_call_indirect(self.signatures.elsewhere, elsewhere, &args);
     }
 
     // --- helpers

@@ -96,10 +96,9 @@ impl Translator<'_, '_> {
         let page = self.b.ins().bxor(page, fold);
         let index = self.b.ins().band_imm_s(page, ((TLB_ENTRIES - 1) as i64) << ENTRY_LOG);
         // Not kept in a register: it would be spilled, and a spilled value is read from memory as well.
-        let tlb = self.b.ins().load(I64, memory(), self.cx, offset_of!(abi::Context, tlb) as i32);
+        let tlb = self.b.ins().load(I64, memory(), self.cx, tlb_table_offset(flags.mmu) as i32);
         let entry = self.b.ins().iadd(tlb, index);
-        let table = tlb_table_offset(flags.mmu) as i32;
-        let tag = self.b.ins().load(I64, memory(), entry, table + tag_offset as i32);
+        let tag = self.b.ins().load(I64, memory(), entry, tag_offset as i32);
         let page_mask = !(PAGE_SIZE as i64 - 1);
         let compared = if flags.align == Align::Natural || size == 1 {
             self.b.ins().band_imm_s(addr, page_mask | i64::from(size - 1))
@@ -131,7 +130,7 @@ impl Translator<'_, '_> {
         self.b.set_cold_block(slow);
         self.b.switch_to_block(fast);
         self.b.seal_block(fast);
-        let offset = tlb_table_offset(flags.mmu) + offset_of!(TlbEntry, addend);
+        let offset = offset_of!(TlbEntry, addend);
         let addend = self.b.ins().load(I64, memory(), entry, offset as i32);
         let host = self.b.ins().iadd(addr, addend);
         (host, slow, join)

@@ -10,7 +10,8 @@ mod slots;
 mod translate;
 mod vector;
 
-pub(crate) use translate::{code_signature, memory, rare_signature};
+pub(crate) use control::jump_offset;
+pub(crate) use translate::{code_signature, elsewhere_signature, memory, rare_signature};
 
 use crate::{CompileError, Compiled, host::HostFeatures, region::Region};
 use cranelift_codegen::{

@@ -58,6 +58,8 @@ pub(super) struct Signatures {
     pub(super) code: SigRef,
     /// The context's functions.
     pub(super) rare: SigRef,
+    /// [`abi::Context::elsewhere`].
+    pub(super) elsewhere: SigRef,
 }
 
 /// The `tail` signature of compiled code.
@@ -65,6 +67,13 @@ pub(crate) fn code_signature() -> Signature {
     let mut signature = Signature::new(CallConv::Tail);
     signature.params = vec![AbiParam::new(I64); 4];
     signature.returns = vec![AbiParam::new(I64)];
+    signature
+}
+
+/// The signature of [`abi::Context::elsewhere`].
+pub(crate) fn elsewhere_signature() -> Signature {
+    let mut signature = code_signature();
+    signature.params.push(AbiParam::new(I64));
     signature
 }
 
@@ -140,6 +149,7 @@ pub(super) fn translate(
     b.ins().store(memory(), pc, cx, offset_of!(abi::Context, entry_pc) as i32);
     let code = b.import_signature(code_signature());
     let rare = b.import_signature(rare_signature(2));
+    let elsewhere = b.import_signature(elsewhere_signature());
     let blocks = region.blocks.iter().map(|_| b.create_block()).collect();
     let exits = super::control::Exits::new(&mut b);
     let mut translator = Translator {
@@ -154,7 +164,7 @@ pub(super) fn translate(
         cpu,
         cx,
         left,
-        signatures: Signatures { code, rare },
+        signatures: Signatures { code, rare, elsewhere },
         blocks,
         inherited: FxHashMap::default(),
         known: FxHashMap::default(),

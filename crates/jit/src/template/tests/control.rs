@@ -6,7 +6,7 @@ use super::{
     random::Random,
 };
 use crate::{
-    abi::{ExitReason, JumpEntry, NO_MODE, jump_index},
+    abi::{ExitReason, JumpEntry, jump_index, mode_tag},
     code_memory::CodeSpan,
     host::HostFeatures,
     region::RegionBlock,
@@ -118,11 +118,10 @@ fn code_is_followed_through_the_jump_cache_by_pc_and_mode() {
             let next = entry.wrapping_add(0x2468);
             let first = adder(&bench, mode, 1, JUMP, None);
             let second = adder(&bench, mode, 16, Terminal::Exit { offset: -2 }, None);
-            let empty =
-                JumpEntry { pc: next, mode: NO_MODE, entry: std::ptr::null(), block: std::ptr::null() };
-            let full = JumpEntry { mode: mode.into(), entry: second.address(), ..empty };
+            let empty = JumpEntry { pc: next, ..JumpEntry::EMPTY };
+            let full = JumpEntry { mode: mode_tag(mode), entry: second.address(), ..empty };
             let strangers =
-                [empty, JumpEntry { mode: u64::from(mode ^ 1), ..full }, JumpEntry { pc: next ^ 2, ..full }];
+                [empty, JumpEntry { mode: mode_tag(mode ^ 1), ..full }, JumpEntry { pc: next ^ 2, ..full }];
             for (held, runs_on) in strangers.into_iter().map(|held| (held, false)).chain([(full, true)]) {
                 bench.jumps[jump_index(next)] = held;
                 let mut cpu = cpu();
@@ -135,7 +134,7 @@ fn code_is_followed_through_the_jump_cache_by_pc_and_mode() {
                     assert_eq!((cpu.units[X0_UNIT], bench.context.left), (1, 98));
                 }
             }
-            bench.jumps[jump_index(next)] = JumpEntry { pc: 0, ..empty };
+            bench.jumps[jump_index(next)] = JumpEntry::EMPTY;
         }
     }
 }

@@ -3,8 +3,8 @@
 
 use crate::{
     abi::{
-        Access as Packed, AccessKind, Context, ExitReason, HOT_COUNTERS, JUMPS, JumpEntry, NO_MODE,
-        TLB_ENTRIES, TLB_INVALID, TlbEntry, tlb_index,
+        Access as Packed, AccessKind, Context, ExitReason, HOT_COUNTERS, JUMPS, JumpEntry, TLB_ENTRIES,
+        TLB_INVALID, TlbEntry, tlb_index,
     },
     code_memory::{CodeMemory, CodeSpan},
     cold,
@@ -345,13 +345,13 @@ impl Bench {
                 }
             }
         }
-        let empty = JumpEntry { pc: 0, mode: NO_MODE, entry: std::ptr::null(), block: std::ptr::null() };
-        let jumps = vec![empty; JUMPS];
+        let jumps = vec![JumpEntry::EMPTY; JUMPS];
         let [access, call, compute] = stubs.rare();
         // SAFETY: numbers and raw pointers only.
         let mut context = Box::new(unsafe { std::mem::zeroed::<Context>() });
         context.attention = &raw const *machine.attention;
         (context.access, context.call, context.compute) = (access, call, compute);
+        context.elsewhere = stubs.elsewhere();
         context.hot = [u32::MAX; HOT_COUNTERS];
         Self { machine, context, tlb, jumps, memory, stubs }
     }
@@ -363,7 +363,7 @@ impl Bench {
     /// Enters compiled code with `left` instructions; the reason, and the engine's count brought up to date.
     pub(super) fn enter(&mut self, code: &CodeSpan, cpu: &mut Cpu, left: i64, pc: u64) -> ExitReason {
         self.context.env = (&raw mut self.machine).cast();
-        self.context.tlb = self.tlb.as_ptr();
+        self.context.tlb = std::array::from_fn(|regime| &raw const self.tlb[regime % TABLES * TLB_ENTRIES]);
         self.context.jumps = self.jumps.as_ptr();
         self.context.insns_end = cpu.header.insns.wrapping_add(left as u64);
         enter_fp(&cpu.header);

@@ -7,8 +7,7 @@ use super::{
     enc::{Alu, Patch, Rm, Shift, cc, one, reg::*, two},
     header,
 };
-use crate::abi::{Context, ExitReason, JUMP_PAGES, JUMPS_PER_PAGE, JumpEntry};
-use isomer_core::PAGE_SHIFT;
+use crate::abi::{Context, ExitReason, JUMP_FOLD, JUMPS, JumpEntry, mode_tag};
 use isomer_ir::{CpuHeader, Terminal, Type, Value, types::HelperId};
 use std::mem::offset_of;
 
@@ -29,13 +28,8 @@ pub(super) struct Transfers {
 }
 
 const ENTRY_SHIFT: u32 = size_of::<JumpEntry>().trailing_zeros();
-const PLACE_BITS: u32 = JUMPS_PER_PAGE.trailing_zeros();
-const _: () = assert!(
-    size_of::<JumpEntry>().is_power_of_two()
-        && JUMP_PAGES.is_power_of_two()
-        && PLACE_BITS == 6
-        && ENTRY_SHIFT + PLACE_BITS < PAGE_SHIFT
-);
+const _: () =
+    assert!(size_of::<JumpEntry>().is_power_of_two() && JUMPS.is_power_of_two() && 2 * JUMP_FOLD < u32::BITS);
 
 impl Gen<'_> {
     /// Polls, and counts down.
@@ -60,7 +54,8 @@ impl Gen<'_> {
     pub(super) fn terminal(&mut self) -> Done<Transfers> {
         let mut transfers = Transfers::default();
         match self.block.terminal {
-            Terminal::Jump { offset, .. } => {
+            // What comes next looks at its entry.
+            Terminal::Jump { offset, .. } | Terminal::Attend { offset } => {
                 self.retire();
                 self.go_on(offset, &mut transfers);
             }
@@ -157,24 +152,21 @@ impl Gen<'_> {
     /// On to the code for pc, if the jump cache has it; the index is [`crate::abi::jump_index`].
     fn follow(&mut self, transfers: &mut Transfers) {
         let asm = &mut self.asm;
-        let (place, page) = (RAX, R8);
+        let place = RAX;
         asm.mov32(place, RCX);
-        asm.shift_imm(Shift::Shr, 4, place, 6);
+        asm.shift_imm(Shift::Shr, 4, place, JUMP_FOLD as u8);
         asm.alu(Alu::Xor, false, place, Rm::Reg(RCX));
-        asm.alu_imm(Alu::And, false, Rm::Reg(place), (JUMPS_PER_PAGE as i32 - 1) << 1);
+        asm.alu_imm(Alu::And, false, Rm::Reg(place), (JUMPS as i32 - 1) << 1);
         asm.shift_imm(Shift::Shl, 4, place, (ENTRY_SHIFT - 1) as u8);
-        asm.mov32(page, RCX);
-        asm.shift_imm(Shift::Shr, 4, page, (PAGE_SHIFT - PLACE_BITS - ENTRY_SHIFT) as u8);
-        asm.alu_imm(Alu::And, false, Rm::Reg(page), (JUMP_PAGES as i32 - 1) << (PLACE_BITS + ENTRY_SHIFT));
-        asm.alu(Alu::Add, true, place, Rm::Reg(page));
         asm.alu(Alu::Add, true, place, context(offset_of!(Context, jumps)));
         asm.cmp(8, RCX, Rm::Mem(RAX, offset_of!(JumpEntry, pc) as i32));
         transfers.lookup.push(asm.jcc(cc::NE));
         let mode = Rm::Mem(RAX, offset_of!(JumpEntry, mode) as i32);
-        match i32::try_from(self.block.mode) {
+        let tag = mode_tag(self.block.mode);
+        match i32::try_from(tag as i64) {
             Ok(wanted) => asm.cmp_imm(8, mode, wanted),
             Err(_) => {
-                asm.mov_imm(R8, self.block.mode.into());
+                asm.mov_imm(R8, tag);
                 asm.cmp(8, R8, mode);
             }
         }
@@ -185,11 +177,12 @@ impl Gen<'_> {
     /// The exits, each a number in rax, then what they share.
     pub(super) fn exit_stubs(&mut self, exits: Exits, transfers: Transfers, mut ways_out: Vec<Patch>) {
         ways_out.extend(transfers.out);
-        let stubs = [
-            (exits.hot.into_iter().collect(), ExitReason::Hot),
-            (transfers.lookup, ExitReason::Lookup),
-            (exits.leave, ExitReason::Leave),
-        ];
+        if !transfers.lookup.is_empty() {
+            transfers.lookup.into_iter().for_each(|patch| self.asm.patch_here(patch));
+            self.asm.mov_imm(R8, mode_tag(self.block.mode));
+            self.asm.op(one(0xff), false, 4, context(offset_of!(Context, elsewhere)));
+        }
+        let stubs = [(exits.hot.into_iter().collect(), ExitReason::Hot), (exits.leave, ExitReason::Leave)];
         for (from, reason) in stubs {
             if from.is_empty() {
                 continue;

@@ -9,7 +9,7 @@ use super::{
     enc::{Alu, Opcode, Patch, Rm, Shift, cc, one, reg::*, sse, two},
     header,
 };
-use crate::abi::{Access, AccessKind, Context, TLB_ENTRIES, TLB_FOLD, TlbEntry, tlb_table_offset};
+use crate::abi::{Access, AccessKind, TLB_ENTRIES, TLB_FOLD, TlbEntry, tlb_table_offset};
 use isomer_core::{PAGE_SHIFT, PAGE_SIZE};
 use isomer_ir::{
     CpuHeader, Op, Type, Value,
@@ -65,7 +65,7 @@ impl Gen<'_> {
     fn probe(&mut self, va: u8, entry: u8, scratch: u8, size: u32, flags: MemFlags, store: bool) -> Patch {
         let asm = &mut self.asm;
         let tag = if store { offset_of!(TlbEntry, store) } else { offset_of!(TlbEntry, load) };
-        let tag = (tlb_table_offset(flags.mmu) + tag) as i32;
+        let tag = tag as i32;
         asm.mov32(entry, va);
         asm.mov32(scratch, va);
         asm.shift_imm(Shift::Shr, 4, entry, (PAGE_SHIFT - TLB_SHIFT) as u8);
@@ -81,10 +81,10 @@ impl Gen<'_> {
             asm.lea(scratch, va, size as i32 - 1);
             asm.alu_imm(Alu::And, true, Rm::Reg(scratch), page);
         }
-        asm.alu(Alu::Add, true, entry, context(offset_of!(Context, tlb)));
+        asm.alu(Alu::Add, true, entry, context(tlb_table_offset(flags.mmu)));
         asm.cmp(8, scratch, Rm::Mem(entry, tag));
         let miss = asm.jcc(cc::NE);
-        let addend = (tlb_table_offset(flags.mmu) + offset_of!(TlbEntry, addend)) as i32;
+        let addend = offset_of!(TlbEntry, addend) as i32;
         asm.load(entry, Rm::Mem(entry, addend), 8, false, true);
         miss
     }
