@@ -201,8 +201,12 @@ struct Queue {
     requests: VecDeque<Request>,
     /// The guest is idle: time for what can wait.
     idle: bool,
-    stop: bool,
+    /// The machine ends: what is still asked for by then is compiled for the next run.
+    stop: Option<Instant>,
 }
+
+/// What compiling regions at the end may take.
+const LAST_REGIONS: Duration = Duration::from_millis(300);
 
 /// What a compiler thread does next.
 enum Chore {
@@ -496,7 +500,8 @@ impl<G: Guest> Jit<G> {
 
 impl<G: Guest> Drop for Jit<G> {
     fn drop(&mut self) {
-        lock(&self.shared.queue).stop = true;
+        let chores = if self.shared.kept.cache.is_written() { LAST_REGIONS } else { Duration::ZERO };
+        lock(&self.shared.queue).stop = Some(Instant::now() + chores);
         self.shared.wake.notify_all();
         for thread in self.threads.drain(..) {
             // A compiler thread that panicked has said so already.
@@ -530,8 +535,9 @@ impl<G: Guest> Shared<G> {
     fn next_chore(&self) -> Chore {
         let mut queue = lock(&self.queue);
         loop {
-            if queue.stop {
-                return Chore::Stop;
+            if let Some(until) = queue.stop {
+                let last = queue.requests.pop_back().filter(|_| Instant::now() < until);
+                return last.map_or(Chore::Stop, Chore::Compile);
             }
             // What became hot last is what runs now.
             if let Some(request) = queue.requests.pop_back() {
