@@ -60,9 +60,9 @@ pub const fn tlb_table_offset(mmu: MmuIndex) -> usize {
 }
 
 /// Entries of a jump cache.
-pub const JUMPS: usize = 16384;
-/// How far down [`jump_index`] folds the bits of a pc: the width of an index.
-pub const JUMP_FOLD: u32 = JUMPS.trailing_zeros();
+pub const JUMPS: usize = 65536;
+/// How far down [`jump_index`] folds the bits of a pc. Twice this is less than a word of 32 bits, which is all that it takes.
+pub const JUMP_FOLD: u32 = 15;
 
 /// Where compiled code for a virtual pc is. Valid in the current address space until the engine drops it.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,7 @@ impl JumpEntry {
     pub const EMPTY: Self = Self { pc: 0, mode: 0, entry: std::ptr::null(), block: std::ptr::null() };
 }
 
-/// The entry a virtual pc uses: blocks of 32 KiB of code in a row do not compete.
+/// The entry a virtual pc uses: blocks of 64 KiB of code in a row do not compete.
 #[inline(always)]
 pub const fn jump_index(pc: u64) -> usize {
     ((pc ^ (pc >> JUMP_FOLD)) >> 1) as usize % JUMPS
