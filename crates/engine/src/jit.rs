@@ -53,7 +53,7 @@ impl Default for JitPolicy {
         Self {
             template_after: Some(0),
             region_after: Some(1000),
-            hot_after: 32_768,
+            hot_after: 131_072,
             background: true,
             code_bytes: 64 << 20,
         }
