@@ -6,6 +6,7 @@
 
 pub mod blocks;
 pub mod device;
+pub mod frames;
 pub mod hart;
 pub mod input;
 pub mod pipeline;

@@ -10,12 +10,14 @@ use isomer_devices::{
     backend::{
         block::{BlockBackend, IoVector, IoVectorMut},
         char::Discard,
+        net::{MacAddr, UserNet, UserNetOptions},
     },
     virtio::{
         VirtioDevice,
         blk::{BlkOptions, VirtioBlk},
         console::{PortOptions, VirtioConsole},
         mmio::{VirtioMmio, WINDOW_BYTES},
+        net::{NetOptions, VirtioNet},
     },
 };
 use std::{
@@ -231,6 +233,14 @@ pub fn console_event(device: &VirtioConsole, input: &mut Input<'_>) {
             }
         }
     }
+}
+
+/// A network card with two queue pairs, in a network that leads nowhere.
+pub fn net() -> VirtioNet {
+    let mac = MacAddr(crate::frames::MAC);
+    let network = UserNet::new(&UserNetOptions { mac, restrict: true, ..UserNetOptions::default() });
+    let network = Box::new(network.expect("the host has a few descriptors"));
+    VirtioNet::new(network, &NetOptions { mac, pairs: 2 })
 }
 
 /// No events.

@@ -9,7 +9,8 @@ mod document;
 mod footprint;
 mod host;
 mod image;
-mod machine;
+pub(crate) mod machine;
+mod net;
 mod platform;
 mod report;
 mod rows;
@@ -49,6 +50,8 @@ pub(crate) struct Command {
 enum What {
     /// Memory beyond guest RAM, and the time to a guest's first instruction
     Footprint(footprint::Options),
+    /// Transfers, connections and names through the NAT
+    Net(net::Options),
 }
 
 /// # Errors
@@ -77,6 +80,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     match &command.what {
         None => speed::run(&command.speed, &places),
         Some(What::Footprint(options)) => footprint::run(options, &places),
+        Some(What::Net(options)) => net::run(options, &places),
     }
 }
 

@@ -7,6 +7,7 @@ mod debian;
 mod fuzz;
 mod guest;
 mod isa;
+mod net;
 mod oracle;
 mod process;
 mod suites;
@@ -33,6 +34,8 @@ enum Task {
     Isa(isa::Command),
     /// Boot the embedded guest and Debian's stock kernel
     Boot(boot::Command),
+    /// Try the network card and the NAT with Debian's stock kernel
+    Net(net::Command),
     /// Compare random instruction streams with QEMU on every engine
     Oracle(oracle::Command),
     /// Measure speed, memory and start-up beside QEMU
@@ -62,6 +65,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Check(command) => check::run(&command),
         Task::Isa(command) => isa::run(&command),
         Task::Boot(command) => boot::run(&command),
+        Task::Net(command) => net::run(&command),
         Task::Oracle(command) => oracle::run(&command),
         Task::Bench(command) => bench::run(&command),
         Task::Fuzz(command) => fuzz::run(command),

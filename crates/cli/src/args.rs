@@ -1,10 +1,11 @@
 //! The command line: one definition that help, errors and shell completions all come from.
 
-use crate::{cache::CacheArgs, values};
+use crate::{cache::CacheArgs, network, network::NetArg, values};
 use clap::{
     Args, Parser, Subcommand, ValueEnum, ValueHint,
     builder::{PossibleValue, PossibleValuesParser},
 };
+use isomer_devices::backend::net::Publish;
 use isomer_engine::{CacheMode, Trace};
 use isomer_machine::{Arch, BoardOptions, DiskSpec, Transport};
 use std::{path::PathBuf, time::Duration};
@@ -32,6 +33,8 @@ Examples:
              --append 'console=ttyS0 root=/dev/vda1'
       A distribution's kernel. The console is the serial port unless the
       command line names another.
+  isomer run ./vmlinuz --initrd ./initrd.img --publish 8022:22
+      With a network, and the guest's SSH server at port 8022 of this host.
   isomer run --firmware fw_jump.elf --kernel u-boot.bin --cpus 4 --memory 2G \\
              --disk disk.img,format=raw
       OpenSBI and U-Boot in place of the built-in firmware.
@@ -184,6 +187,16 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) disk: Vec<DiskSpec>,
 
+    /// A network card: user[,restrict][,dns=ADDRESS][,mac=ADDRESS], tap=NAME[,mac=ADDRESS] or none; can be
+    /// repeated. With user networking the guest reaches what the host reaches, and the host itself at 10.0.2.2
+    #[arg(long, value_name = "KIND[,OPTION]...", value_parser = network::net, help_heading = "Machine")]
+    pub(crate) net: Vec<NetArg>,
+
+    /// Lead a port of the host to one of the guest: [ADDRESS:]HOSTPORT:GUESTPORT[/udp]; can be repeated, and brings a
+    /// card with user networking along. Without an address, only the host itself reaches it
+    #[arg(long, value_name = "PORTS", value_parser = network::publish, help_heading = "Machine")]
+    pub(crate) publish: Vec<Publish>,
+
     /// How virtio devices are attached
     #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "Machine")]
     pub(crate) transport: TransportArg,
@@ -330,6 +343,8 @@ mod tests {
             &["--arch", "vax"],
             &["--engine", "magic"],
             &["--transport", "pigeon"],
+            &["--net", "bridge"],
+            &["--publish", "22"],
             &["--board", "gic=4"],
             &["--kernel", "a", "b"],
             &["a", "b"],

@@ -4,6 +4,7 @@ mod args;
 mod cache;
 mod console;
 mod doctor;
+mod network;
 mod plan;
 mod report;
 mod run;

@@ -1,6 +1,9 @@
 //! From what was typed to what is run: which machine, which boot files, and what is refused with a reason.
 
-use crate::args::{EngineArg, Format, PLANNED_ARCHS, RunArgs};
+use crate::{
+    args::{EngineArg, Format, PLANNED_ARCHS, RunArgs},
+    network,
+};
 use isomer_engine::CacheSettings;
 use isomer_machine::{Arch, Boot, DiskSpec, EngineChoice, Spec};
 use miette::Diagnostic;
@@ -77,6 +80,8 @@ pub(crate) fn spec(args: &RunArgs) -> Result<Spec, PlanError> {
     if command.as_deref().is_some_and(|command| command[0].is_empty()) {
         return Err(usage("the command after -- has an empty name", "give a program, as in: -- uname -m"));
     }
+    let net = network::cards(&args.net, &args.publish)
+        .map_err(|why| usage(why, "see `isomer help run` for --net and --publish"))?;
     Ok(Spec {
         arch,
         cpu_model: args.cpu.clone(),
@@ -86,6 +91,7 @@ pub(crate) fn spec(args: &RunArgs) -> Result<Spec, PlanError> {
         append: args.append.clone(),
         command,
         disks,
+        net,
         transport: args.transport.into(),
         board: args.board.unwrap_or_default(),
         engine,

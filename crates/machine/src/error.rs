@@ -72,6 +72,10 @@ pub enum MachineError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Disk(#[from] isomer_devices::backend::BlockError),
+    /// A network cannot be set up.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Net(#[from] isomer_devices::backend::net::NetError),
     /// The host has no room for guest RAM.
     #[error(transparent)]
     #[diagnostic(

@@ -13,4 +13,6 @@ pub mod spec;
 
 pub use error::MachineError;
 pub use lifecycle::{Host, Machine, Outcome};
-pub use spec::{Arch, BoardOptions, Boot, Console, DiskSpec, EngineChoice, GicVersion, Spec, Transport};
+pub use spec::{
+    Arch, BoardOptions, Boot, Console, DiskSpec, EngineChoice, GicVersion, NetSpec, Network, Spec, Transport,
+};

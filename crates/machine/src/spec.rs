@@ -1,8 +1,11 @@
 //! What the user asked for, with a default for everything.
 
-use isomer_devices::backend::ImageFormat;
+use isomer_devices::backend::{
+    ImageFormat,
+    net::{MacAddr, Publish},
+};
 use isomer_engine::{CacheSettings, EngineKind, Trace};
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// A guest instruction set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -99,6 +102,40 @@ pub struct DiskSpec {
     pub ephemeral: bool,
 }
 
+/// Where the cable of a network card leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// A network of the guest's own, translated to the host's sockets.
+    User {
+        /// The guest reaches nobody; published ports work.
+        restrict: bool,
+        /// The name server, in place of the host's.
+        dns: Option<SocketAddr>,
+        /// Ports of the guest that the host's stations reach.
+        publish: Vec<Publish>,
+    },
+    /// An interface of the host.
+    Tap {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self::User { restrict: false, dns: None, publish: Vec::new() }
+    }
+}
+
+/// One network card.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetSpec {
+    /// Where its cable leads.
+    pub network: Network,
+    /// Its address; `None` is the board's.
+    pub mac: Option<MacAddr>,
+}
+
 /// What the guest boots.
 #[derive(Clone, Debug, Default)]
 pub enum Boot {
@@ -144,6 +181,8 @@ pub struct Spec {
     pub command: Option<Vec<String>>,
     /// Disks in order.
     pub disks: Vec<DiskSpec>,
+    /// Network cards in order.
+    pub net: Vec<NetSpec>,
     /// How virtio devices are attached.
     pub transport: Transport,
     /// What was chosen about the board.
@@ -167,6 +206,7 @@ impl Default for Spec {
             append: None,
             command: None,
             disks: Vec::new(),
+            net: Vec::new(),
             transport: Transport::default(),
             board: BoardOptions::default(),
             engine: EngineChoice::default(),

@@ -16,7 +16,7 @@ use crate::process;
 const TAIL_BYTES: usize = 2000;
 
 /// A machine that runs, its standard output watched. Dropping it kills it.
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     shown: String,
     output: Receiver<Chunk>,
@@ -38,7 +38,7 @@ struct Chunk {
 
 impl Running {
     /// Starts a machine, its standard input open. One that makes us wait beyond `limit` is in error.
-    pub(super) fn start(mut command: Command, limit: Duration) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, limit: Duration) -> Result<Self> {
         let shown = process::describe(&command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start `{shown}`"))?;
@@ -52,12 +52,12 @@ impl Running {
         Ok(Self { child, shown, output, errors, seen: Vec::new(), searched: 0, cpu, deadline })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Types a line into the machine's console; from now on there is `limit` for what is awaited.
-    pub(super) fn type_line(&mut self, line: &str, limit: Duration) -> Result<()> {
+    pub(crate) fn type_line(&mut self, line: &str, limit: Duration) -> Result<()> {
         self.deadline = Instant::now() + limit;
         let stdin = self.child.stdin.as_mut().context("a pipe was asked for")?;
         stdin
@@ -66,7 +66,7 @@ impl Running {
     }
 
     /// Waits until the machine prints `marker` and returns the process's host CPU time at that moment.
-    pub(super) fn wait_for(&mut self, marker: &str) -> Result<Duration> {
+    pub(crate) fn wait_for(&mut self, marker: &str) -> Result<Duration> {
         let is_marker = |bytes: &[u8]| bytes == marker.as_bytes();
         loop {
             if let Some(at) = self.seen[self.searched..].windows(marker.len()).position(is_marker) {
@@ -78,7 +78,7 @@ impl Running {
     }
 
     /// What follows on the line of the marker found last.
-    pub(super) fn rest_of_line(&mut self) -> Result<String> {
+    pub(crate) fn rest_of_line(&mut self) -> Result<String> {
         loop {
             let rest = &self.seen[self.searched..];
             if let Some(len) = rest.iter().position(|byte| *byte == b'\n') {
@@ -106,7 +106,7 @@ impl Running {
     }
 
     /// Stops the machine by SIGTERM and returns what it wrote to standard error.
-    pub(super) fn stop(mut self) -> Result<String> {
+    pub(crate) fn stop(mut self) -> Result<String> {
         rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let patience = Instant::now() + Duration::from_secs(10);
         while self.child.try_wait()?.is_none() && Instant::now() < patience {

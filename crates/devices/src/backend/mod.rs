@@ -5,6 +5,7 @@ pub mod char;
 pub mod escape;
 pub mod image;
 mod image_lock;
+pub mod net;
 pub mod output;
 pub mod pump;
 mod qcow2;

@@ -12,6 +12,7 @@ pub mod blk;
 pub mod console;
 mod interrupt;
 pub mod mmio;
+pub mod net;
 pub mod pci;
 mod queue;
 pub mod rng;

@@ -2,6 +2,7 @@
 //! A kind of peripheral is one file here and one line in [`attach`].
 
 mod disk;
+mod net;
 mod rng;
 
 use crate::{MachineError, Spec};
@@ -24,5 +25,6 @@ pub(crate) trait Slots {
 /// Plugs in everything `spec` asks for. The order is the one in which guests number what they find.
 pub(crate) fn attach<S: Slots>(spec: &Spec, slots: &mut S) -> Result<(), MachineError> {
     disk::attach(spec, slots)?;
+    net::attach(spec, slots)?;
     rng::attach(slots)
 }
