@@ -11,4 +11,5 @@ pub mod hart;
 pub mod input;
 pub mod pipeline;
 pub mod seeds;
+pub mod share;
 pub mod virtio;

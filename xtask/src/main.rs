@@ -10,6 +10,7 @@ mod isa;
 mod net;
 mod oracle;
 mod process;
+mod share;
 mod suites;
 mod tools;
 
@@ -36,6 +37,8 @@ enum Task {
     Boot(boot::Command),
     /// Try the network card and the NAT with Debian's stock kernel
     Net(net::Command),
+    /// Run Debian's stock kernel on shared directories, its root among them
+    Share(share::Command),
     /// Compare random instruction streams with QEMU on every engine
     Oracle(oracle::Command),
     /// Measure speed, memory and start-up beside QEMU
@@ -66,6 +69,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Isa(command) => isa::run(&command),
         Task::Boot(command) => boot::run(&command),
         Task::Net(command) => net::run(&command),
+        Task::Share(command) => share::run(&command),
         Task::Oracle(command) => oracle::run(&command),
         Task::Bench(command) => bench::run(&command),
         Task::Fuzz(command) => fuzz::run(command),

@@ -7,7 +7,7 @@ use clap::{
 };
 use isomer_devices::backend::net::Publish;
 use isomer_engine::{CacheMode, Trace};
-use isomer_machine::{Arch, BoardOptions, DiskSpec, Transport};
+use isomer_machine::{Arch, BoardOptions, DiskSpec, ShareSpec, Transport};
 use std::{path::PathBuf, time::Duration};
 
 const TOP_EXAMPLES: &str = "\
@@ -35,6 +35,9 @@ Examples:
       command line names another.
   isomer run ./vmlinuz --initrd ./initrd.img --publish 8022:22
       With a network, and the guest's SSH server at port 8022 of this host.
+  isomer run --share .:/src -- ls -l /src
+      The current directory is /src in the embedded guest. Another guest mounts
+      it by what follows the colon: mount -t virtiofs /src /anywhere
   isomer run --firmware fw_jump.elf --kernel u-boot.bin --cpus 4 --memory 2G \\
              --disk disk.img,format=raw
       OpenSBI and U-Boot in place of the built-in firmware.
@@ -197,6 +200,18 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PORTS", value_parser = network::publish, help_heading = "Machine")]
     pub(crate) publish: Vec<Publish>,
 
+    /// A directory for the guest: HOST[:GUEST][,ro][,type=virtiofs|9p]...; can be repeated. GUEST is a tag, or the
+    /// path where the embedded guest mounts it (/mnt/share if left out). More options: cache=none|auto|always,
+    /// owner=UID:GID|host, locks=guest|host
+    #[arg(
+        long,
+        value_name = "HOST[:GUEST][,OPTION]...",
+        value_parser = values::share,
+        value_hint = ValueHint::DirPath,
+        help_heading = "Machine"
+    )]
+    pub(crate) share: Vec<ShareSpec>,
+
     /// How virtio devices are attached
     #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "Machine")]
     pub(crate) transport: TransportArg,
@@ -346,6 +361,7 @@ mod tests {
             &["--net", "bridge"],
             &["--publish", "22"],
             &["--board", "gic=4"],
+            &["--share", "a,type=nfs"],
             &["--kernel", "a", "b"],
             &["a", "b"],
             &["--no-such-option"],

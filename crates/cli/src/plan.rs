@@ -92,6 +92,7 @@ pub(crate) fn spec(args: &RunArgs) -> Result<Spec, PlanError> {
         command,
         disks,
         net,
+        shares: args.share.clone(),
         transport: args.transport.into(),
         board: args.board.unwrap_or_default(),
         engine,

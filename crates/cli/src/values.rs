@@ -1,7 +1,8 @@
-//! Values users type: sizes, times, disks, trace categories. Errors say what would have been right.
+//! Values users type: sizes, times, disks, shares, trace categories. Errors say what would have been right.
 
+use isomer_devices::backend::share::Owners;
 use isomer_engine::Trace;
-use isomer_machine::{BoardOptions, DiskSpec, GicVersion};
+use isomer_machine::{BoardOptions, DiskSpec, GicVersion, ShareKind, ShareSpec, ShareTrust};
 use std::{path::PathBuf, time::Duration};
 
 /// Binary units, whatever the spelling: `M`, `MB` and `MiB` are the same.
@@ -92,6 +93,59 @@ pub(crate) fn disk(text: &str) -> Result<DiskSpec, String> {
         return Err("ro refuses writes and ephemeral forgets them: use one of the two".into());
     }
     Ok(disk)
+}
+
+/// `HOST[:GUEST][,ro][,type=virtiofs|9p][,cache=none|auto|always][,owner=host|UID:GID][,locks=guest|host]`, where
+/// `,,` is a comma of a name.
+pub(crate) fn share(text: &str) -> Result<ShareSpec, String> {
+    let mut words = split_commas(text).into_iter();
+    let names = words.next().unwrap_or_default();
+    // The last colon: tags have none, directories may.
+    let (host, guest) = match names.rsplit_once(':') {
+        Some((_, "")) => return Err("the guest's name after the colon is missing".into()),
+        Some((host, guest)) => (host, Some(guest.to_owned())),
+        None => (&*names, None),
+    };
+    if host.is_empty() {
+        return Err("the directory's name is missing".into());
+    }
+    let mut share = ShareSpec { path: PathBuf::from(host), guest, ..ShareSpec::default() };
+    for word in words {
+        match word.split_once('=').unwrap_or((&word, "")) {
+            ("ro", "") => share.read_only = true,
+            ("type", "virtiofs") => share.kind = ShareKind::VirtioFs,
+            ("type", "9p") => share.kind = ShareKind::NineP,
+            ("cache", "none") => share.trust = ShareTrust::Nothing,
+            ("cache", "auto") => share.trust = ShareTrust::Second,
+            ("cache", "always") => share.trust = ShareTrust::Always,
+            ("owner", owner) => share.owners = Some(self::owner(owner)?),
+            ("locks", "guest") => share.host_locks = false,
+            ("locks", "host") => share.host_locks = true,
+            _ => {
+                return Err(format!(
+                    "`{word}` is not an option of a share: use ro, type=virtiofs or 9p, cache=none, auto or always, owner=UID:GID or host, locks=guest or host (and `,,` for a comma in a name)"
+                ));
+            }
+        }
+    }
+    if share.kind == ShareKind::NineP && (share.trust != ShareTrust::Second || share.host_locks) {
+        return Err(
+            "with type=9p the guest chooses its cache when it mounts, and locks always reach the host: \
+                    leave cache and locks out"
+                .into(),
+        );
+    }
+    Ok(share)
+}
+
+fn owner(text: &str) -> Result<Owners, String> {
+    if text == "host" {
+        return Ok(Owners::Host);
+    }
+    let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    let (uid, gid) =
+        numbers.ok_or("write owner=UID:GID with two numbers, as in owner=1000:1000, or owner=host")?;
+    Ok(Owners::Fixed { uid, gid })
 }
 
 /// Splits at single commas; a doubled one stands for itself.
@@ -189,6 +243,33 @@ mod tests {
             "a,ro,ephemeral",
         ] {
             assert!(disk(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn shares() {
+        let plain = share("a:b").unwrap();
+        assert_eq!((plain.path, plain.guest.as_deref()), (PathBuf::from("a"), Some("b")));
+        assert!(!plain.read_only && plain.kind == ShareKind::VirtioFs && plain.owners.is_none());
+        let full = share("/a:b,,c:/src,ro,cache=none,owner=1000:100,locks=host").unwrap();
+        assert_eq!((full.path, full.guest.as_deref()), (PathBuf::from("/a:b,c"), Some("/src")));
+        assert!(full.read_only && full.host_locks && full.trust == ShareTrust::Nothing);
+        assert_eq!(full.owners, Some(Owners::Fixed { uid: 1000, gid: 100 }));
+        assert_eq!(share(".,type=9p").unwrap().kind, ShareKind::NineP);
+        assert_eq!(share(".,owner=host").unwrap().owners, Some(Owners::Host));
+        for wrong in [
+            "",
+            ":b",
+            "a:",
+            ",ro",
+            "a,rw",
+            "a,type=nfs",
+            "a,type=9p,cache=none",
+            "a,type=9p,locks=host",
+            "a,owner=me",
+            "a,owner=1",
+        ] {
+            assert!(share(wrong).is_err(), "{wrong}");
         }
     }
 

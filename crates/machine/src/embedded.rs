@@ -32,6 +32,22 @@ pub mod port {
     pub const CONTROL: &str = "isomer.control";
 }
 
+/// First process of the guest, as the stored images' successors will have it: those stored know no shares.
+const INIT: &[u8] = include_bytes!("../../../guests/linux/init");
+
+/// A shared directory that the guest mounts by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// File system type, as mount(8) calls it.
+    pub kind: &'static str,
+    /// What the device calls itself.
+    pub tag: String,
+    /// Where in the guest.
+    pub path: String,
+    /// Options of mount(8).
+    pub options: String,
+}
+
 /// Kernel and initial RAM disk of the embedded guest, unpacked.
 #[derive(Debug)]
 pub struct Guest {
@@ -41,8 +57,9 @@ pub struct Guest {
     pub initrd: Vec<u8>,
 }
 
-/// Unpacks the embedded guest of `arch`; with `command`, the initial RAM disk tells it to run that.
-pub fn guest(arch: Arch, command: Option<&[String]>) -> std::io::Result<Option<Guest>> {
+/// Unpacks the embedded guest of `arch`; the initial RAM disk tells it to mount `mounts`, and with `command`, to run
+/// that.
+pub fn guest(arch: Arch, command: Option<&[String]>, mounts: &[Mount]) -> std::io::Result<Option<Guest>> {
     let Some(image) = IMAGES.iter().find(|image| image.arch == arch) else { return Ok(None) };
     let unpack = |packed: &[u8]| {
         let mut bytes = Vec::new();
@@ -53,16 +70,22 @@ pub fn guest(arch: Arch, command: Option<&[String]>) -> std::io::Result<Option<G
     let mut initrd = unpack(image.initramfs)?;
     if let Some(command) = command {
         let argv = command.iter().flat_map(|arg| arg.bytes().chain([0])).collect::<Vec<_>>();
-        append_file(&mut initrd, "isomer/argv", &argv);
+        append_file(&mut initrd, "isomer/argv", 0o644, &argv);
+    }
+    if !mounts.is_empty() {
+        let words = mounts.iter().flat_map(|mount| [mount.kind, &mount.tag, &mount.path, &mount.options]);
+        let words = words.flat_map(|word| word.bytes().chain([0])).collect::<Vec<_>>();
+        append_file(&mut initrd, "isomer/mounts", 0o644, &words);
+        append_file(&mut initrd, "init", 0o755, INIT);
     }
     Ok(Some(Guest { kernel, initrd }))
 }
 
 /// Appends a second cpio archive (newc format) with one file; Linux unpacks archives one after the other.
-fn append_file(archive: &mut Vec<u8>, name: &str, data: &[u8]) {
+fn append_file(archive: &mut Vec<u8>, name: &str, mode: usize, data: &[u8]) {
     let pad = |archive: &mut Vec<u8>| archive.resize(archive.len().next_multiple_of(4), 0);
     pad(archive);
-    for (ino, mode, name, data) in [(1, 0o100_644, name, data), (0, 0, "TRAILER!!!", &[][..])] {
+    for (ino, mode, name, data) in [(1, 0o100_000 | mode, name, data), (0, 0, "TRAILER!!!", &[][..])] {
         let fields = [ino, mode, 0, 0, 1, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0];
         archive.extend_from_slice(b"070701");
         fields.iter().for_each(|field| archive.extend_from_slice(format!("{field:08x}").as_bytes()));
@@ -81,12 +104,17 @@ mod tests {
     #[test]
     fn every_guest_is_whole() {
         for image in IMAGES {
-            let plain = guest(image.arch, None).unwrap().unwrap();
-            let told = guest(image.arch, Some(&["echo".into(), String::new()])).unwrap().unwrap();
+            let plain = guest(image.arch, None, &[]).unwrap().unwrap();
+            let told = guest(image.arch, Some(&["echo".into(), String::new()]), &[]).unwrap().unwrap();
             assert!(plain.kernel.len() > 1 << 20);
             let added = &told.initrd[plain.initrd.len()..];
             assert!(added.windows(6).any(|w| w == b"echo\0\0"));
             assert_eq!(told.initrd.len() % 4, 0);
+            let mount = Mount { kind: "9p", tag: "a".into(), path: "/mnt/a b".into(), options: "ro".into() };
+            let sharing = guest(image.arch, None, &[mount]).unwrap().unwrap();
+            let added = &sharing.initrd[plain.initrd.len()..];
+            assert!(added.windows(16).any(|w| w == b"9p\0a\0/mnt/a b\0ro"));
+            assert!(added.windows(INIT.len()).any(|w| w == INIT));
         }
     }
 }

@@ -76,6 +76,10 @@ pub enum MachineError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Net(#[from] isomer_devices::backend::net::NetError),
+    /// A directory cannot be shared.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Share(#[from] isomer_devices::backend::share::ShareError),
     /// The host has no room for guest RAM.
     #[error(transparent)]
     #[diagnostic(

@@ -14,5 +14,6 @@ pub mod spec;
 pub use error::MachineError;
 pub use lifecycle::{Host, Machine, Outcome};
 pub use spec::{
-    Arch, BoardOptions, Boot, Console, DiskSpec, EngineChoice, GicVersion, NetSpec, Network, Spec, Transport,
+    Arch, BoardOptions, Boot, Console, DiskSpec, EngineChoice, GicVersion, NetSpec, Network, ShareKind,
+    ShareSpec, ShareTrust, Spec, Transport,
 };

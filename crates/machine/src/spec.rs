@@ -3,6 +3,7 @@
 use isomer_devices::backend::{
     ImageFormat,
     net::{MacAddr, Publish},
+    share::Owners,
 };
 use isomer_engine::{CacheSettings, EngineKind, Trace};
 use std::{net::SocketAddr, path::PathBuf};
@@ -136,6 +137,47 @@ pub struct NetSpec {
     pub mac: Option<MacAddr>,
 }
 
+/// How a directory is shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShareKind {
+    /// virtio-fs.
+    #[default]
+    VirtioFs,
+    /// 9P2000.L over virtio.
+    NineP,
+}
+
+/// How long a guest trusts what it was told about a shared directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShareTrust {
+    /// Not at all.
+    Nothing,
+    /// For a second.
+    #[default]
+    Second,
+    /// For ever: only the guest changes the directory.
+    Always,
+}
+
+/// One shared directory.
+#[derive(Clone, Debug, Default)]
+pub struct ShareSpec {
+    /// The directory on the host.
+    pub path: PathBuf,
+    /// What the guest knows it by: a tag, or the path where it is to be.
+    pub guest: Option<String>,
+    /// How.
+    pub kind: ShareKind,
+    /// Refuse changes.
+    pub read_only: bool,
+    /// Whose files appear to be; `None`: the host's numbers if the machine is run by root, else the guest's root's.
+    pub owners: Option<Owners>,
+    /// How long the guest trusts what it was told (virtio-fs; with 9p the guest chooses when it mounts).
+    pub trust: ShareTrust,
+    /// Locks reach the host (virtio-fs; those of 9p always do).
+    pub host_locks: bool,
+}
+
 /// What the guest boots.
 #[derive(Clone, Debug, Default)]
 pub enum Boot {
@@ -183,6 +225,8 @@ pub struct Spec {
     pub disks: Vec<DiskSpec>,
     /// Network cards in order.
     pub net: Vec<NetSpec>,
+    /// Shared directories.
+    pub shares: Vec<ShareSpec>,
     /// How virtio devices are attached.
     pub transport: Transport,
     /// What was chosen about the board.
@@ -207,6 +251,7 @@ impl Default for Spec {
             command: None,
             disks: Vec::new(),
             net: Vec::new(),
+            shares: Vec::new(),
             transport: Transport::default(),
             board: BoardOptions::default(),
             engine: EngineChoice::default(),

@@ -9,6 +9,7 @@ pub mod net;
 pub mod output;
 pub mod pump;
 mod qcow2;
+pub mod share;
 pub mod terminal;
 
 pub use block::{BlockBackend, BlockError};

@@ -10,9 +10,12 @@
 
 pub mod blk;
 pub mod console;
+pub mod fs;
+mod guest_io;
 mod interrupt;
 pub mod mmio;
 pub mod net;
+pub mod nine_p;
 pub mod pci;
 mod queue;
 pub mod rng;
@@ -21,6 +24,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod wire;
+mod workers;
 
 pub use interrupt::{Interrupt, InterruptPort};
 pub use queue::{Chain, QueueFault, QueueState, Segment, SharedQueue, VirtQueue};

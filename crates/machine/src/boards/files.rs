@@ -1,6 +1,6 @@
 //! What boots, read into the host's memory: the embedded guest, or files of the user's.
 
-use crate::{Boot, MachineError, Spec, embedded};
+use crate::{Boot, MachineError, Spec, embedded, peripherals::share};
 use std::path::{Path, PathBuf};
 
 /// Boot files as they are on disk.
@@ -20,7 +20,7 @@ impl BootFiles {
     pub(super) fn read(spec: &Spec) -> Result<Self, MachineError> {
         match &spec.boot {
             Boot::Embedded => {
-                let guest = embedded::guest(spec.arch, spec.command.as_deref());
+                let guest = embedded::guest(spec.arch, spec.command.as_deref(), &share::mounts(spec));
                 let guest = guest
                     .map_err(|source| MachineError::Host { what: "to unpack the embedded guest", source })?;
                 let guest = guest.ok_or_else(|| MachineError::Spec {

@@ -4,6 +4,7 @@
 mod disk;
 mod net;
 mod rng;
+pub(crate) mod share;
 
 use crate::{MachineError, Spec};
 use isomer_core::GuestMemory;
@@ -26,5 +27,6 @@ pub(crate) trait Slots {
 pub(crate) fn attach<S: Slots>(spec: &Spec, slots: &mut S) -> Result<(), MachineError> {
     disk::attach(spec, slots)?;
     net::attach(spec, slots)?;
+    share::attach(spec, slots)?;
     rng::attach(slots)
 }
