@@ -57,21 +57,22 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     fs::create_dir_all(&built).with_context(|| format!("cannot create {}", built.display()))?;
 
     let start = Instant::now();
-    let (mut passed, mut failed) = (0, 0);
+    // By engine.
+    let (mut passed, mut failed) = ([0; EngineKind::ALL.len()], 0);
     for source in sources(&folder, command.only.as_deref())? {
         let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let program = assemble(&source, &folder, &built.join(&name)).and_then(|elf| {
             let text = fs::read_to_string(&source)?;
             Ok((elf, Expected::parse(&text)?))
         });
-        for engine in EngineKind::ALL {
+        for (passed, engine) in passed.iter_mut().zip(EngineKind::ALL) {
             let engine_name = engine.name();
             let tested = match &program {
                 Ok((elf, expected)) => test(elf, expected, engine, trace),
                 Err(error) => Err(anyhow::anyhow!("{error:#}")),
             };
             match tested {
-                Ok(()) => passed += 1,
+                Ok(()) => *passed += 1,
                 Err(why) => {
                     failed += 1;
                     println!("FAIL {name} on {engine_name}: {why:#}");
@@ -79,6 +80,10 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             }
         }
     }
+    let columns =
+        EngineKind::ALL.iter().zip(passed).map(|(engine, passed)| format!("{passed} on {}", engine.name()));
+    println!("isa: passed {}", columns.collect::<Vec<_>>().join(", "));
+    let passed: usize = passed.iter().sum();
     println!("isa: {passed} passed, {failed} failed in {:.1} s", start.elapsed().as_secs_f64());
     ensure!(failed == 0 && passed > 0, "{failed} failed, {passed} passed");
     Ok(())

@@ -11,6 +11,7 @@ mod net;
 mod oracle;
 mod process;
 mod share;
+mod stress;
 mod suites;
 mod tools;
 
@@ -51,6 +52,8 @@ enum Task {
     Guest(guest::Command),
     /// Run public conformance suites on every engine
     Suites(suites::Command),
+    /// Let four harts write code for one another, on every engine by turns, for an hour
+    Stress(stress::Command),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Fuzz(command) => fuzz::run(command),
         Task::Guest(command) => guest::run(command),
         Task::Suites(command) => suites::run(command),
+        Task::Stress(command) => stress::run(&command),
     }
 }
 

@@ -47,8 +47,8 @@ pub(crate) struct Command {
     /// Instructions to compare on each engine, about: 1000000 or 1e6
     #[arg(long, default_value = "1e6", value_parser = count)]
     insns: u64,
-    /// Engines to run on: interp, reference
-    #[arg(long, value_delimiter = ',', default_value = "interp,reference")]
+    /// Engines to run on: interp, reference, jit, eager, template, mixed
+    #[arg(long, value_delimiter = ',', default_value = "interp,reference,template,eager,mixed")]
     engine: Vec<String>,
     /// CPU model
     #[arg(long, default_value = "max")]

@@ -21,8 +21,8 @@ pub(crate) struct Command {
     /// Folders of ELF files, searched recursively
     #[arg(required = true)]
     folders: Vec<PathBuf>,
-    /// Engines to run on: interp, reference
-    #[arg(long, value_delimiter = ',', default_value = "interp,reference")]
+    /// Engines to run on: interp, reference, jit, eager, template, mixed
+    #[arg(long, value_delimiter = ',', default_value = "interp,reference,template,eager,mixed")]
     engine: Vec<String>,
     /// Only files whose path contains this
     #[arg(long)]

@@ -41,6 +41,9 @@ Examples:
   isomer run --firmware fw_jump.elf --kernel u-boot.bin --cpus 4 --memory 2G \\
              --disk disk.img,format=raw
       OpenSBI and U-Boot in place of the built-in firmware.
+  isomer run --profile=10 --symbols System.map ./Image --initrd ./rd.gz
+      Ends with the ten functions that took most of the guest's time, and which
+      tier ran them. With --perf-map the host's `perf record -p PID` sees them.
   isomer run --format json -- cat /proc/cpuinfo
       Silent, then one JSON object: outcome, exit code, counters, and what the
       guest printed.
@@ -48,6 +51,7 @@ Examples:
 Keys while the guest has the terminal:
   Ctrl-A x       leave; the machine stops at once
   Ctrl-A c       show a status line; the guest keeps running
+  Ctrl-A e       go on with the next engine: jit, interp, reference
   Ctrl-A h       show these keys
   Ctrl-A Ctrl-A  send Ctrl-A to the guest
 
@@ -102,7 +106,7 @@ pub(crate) enum Format {
 /// An engine by name. Those that are not built yet are known, so that asking for one gets an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineArg {
-    /// The best that works here
+    /// jit where this host can have it, else interp; the first line tells why
     #[default]
     Auto,
     /// The interpreter
@@ -264,9 +268,28 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t, help_heading = "Run")]
     pub(crate) format: Format,
 
-    /// Print counters to standard error at the end
+    /// Print counters to standard error at the end: instructions by tier, compilers, TLB
     #[arg(long, help_heading = "Run")]
     pub(crate) stats: bool,
+
+    /// Sample where the guest's time goes, and print the N hottest functions at the end [20]
+    #[arg(
+        long,
+        value_name = "N",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "20",
+        help_heading = "Run"
+    )]
+    pub(crate) profile: Option<usize>,
+
+    /// Names for the profile: an ELF file or System.map; can be repeated. ELF kernels and firmware bring theirs
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Run")]
+    pub(crate) symbols: Vec<PathBuf>,
+
+    /// Write /tmp/perf-PID.map, by which the host's perf names compiled guest code
+    #[arg(long, help_heading = "Run")]
+    pub(crate) perf_map: bool,
 
     /// Leave the first line out that tells guest, host and engine
     #[arg(long, short, help_heading = "Run")]
@@ -337,6 +360,15 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_takes_its_length_only_with_an_equals_sign() {
+        assert_eq!(run(&["--profile"]).unwrap().profile, Some(20));
+        assert_eq!(run(&["--profile=5", "Image"]).unwrap().profile, Some(5));
+        let args = run(&["--profile", "Image"]).unwrap();
+        assert_eq!((args.profile, args.target), (Some(20), Some("Image".into())));
+        assert_eq!(run(&[]).unwrap().profile, None);
+    }
+
+    #[test]
     fn a_command_keeps_its_own_options() {
         let args =
             run(&["--cpus", "2", "--", "sh", "-c", "uname -m; exit 7", "--format", "json", "--"]).unwrap();
@@ -362,6 +394,7 @@ mod tests {
             &["--publish", "22"],
             &["--board", "gic=4"],
             &["--share", "a,type=nfs"],
+            &["--profile=few"],
             &["--kernel", "a", "b"],
             &["a", "b"],
             &["--no-such-option"],

@@ -275,6 +275,7 @@ impl Console {
             }
             PumpEvent::Command(ConsoleCommand::Help) => say(KEYS),
             PumpEvent::Command(ConsoleCommand::Monitor) => say(&status()),
+            PumpEvent::Command(ConsoleCommand::Engine) => say(&stopper.next_engine()),
             PumpEvent::EndOfInput => tracing::debug!("standard input has ended"),
         };
         let pump = InputPump::stdin(escape, switch.clone(), waker, on_event)?;
@@ -298,6 +299,7 @@ impl Drop for Console {
 const KEYS: &str = "\
 Ctrl-A x: leave
 Ctrl-A c: show a status line; the guest keeps running
+Ctrl-A e: go on with the next engine (jit, interp, reference); the guest keeps running
 Ctrl-A h: show these keys
 Ctrl-A Ctrl-A: send Ctrl-A to the guest";
 

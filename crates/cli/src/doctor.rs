@@ -5,7 +5,7 @@ use crate::{
     report::{self, Bytes, Elapsed},
 };
 use isomer_devices::backend::{Capture, Discard, InputWaker};
-use isomer_machine::{Host, Machine, Outcome, Spec, lifecycle::Streams};
+use isomer_machine::{EngineChoice, Host, Machine, Outcome, Spec, lifecycle::Streams};
 use miette::Diagnostic;
 use serde::Serialize;
 use std::{
@@ -95,7 +95,11 @@ fn available(meminfo: &str) -> Option<u64> {
 /// Checks everything, prints it, and returns the exit code: 0 if an engine is usable.
 pub(crate) fn run(format: Format) -> u8 {
     let host = HostFacts::look();
-    let engines = [interpreter(), hypervisor(&host)];
+    let engines = [
+        engine("compiler", EngineChoice::Jit),
+        engine("interpreter", EngineChoice::Interp),
+        hypervisor(&host),
+    ];
     let usable = engines.iter().any(|check| check.status == Status::Ok);
     let mut checks = vec![cores(&host), memory(&host)];
     checks.extend(engines);
@@ -152,20 +156,19 @@ fn memory(host: &HostFacts) -> Check {
     }
 }
 
-/// Boots the embedded guest on the interpreter and runs `true` in it.
-fn interpreter() -> Check {
-    const NAME: &str = "interpreter";
-    match probe() {
+/// Boots the embedded guest on an engine and runs `true` in it.
+fn engine(name: &'static str, choice: EngineChoice) -> Check {
+    match probe(choice) {
         Ok(Probe { wall, insns }) => {
             let mips = insns as f64 / 1e6 / wall.as_secs_f64().max(1e-3);
             let summary = format!(
                 "booted Linux for riscv64 and ran a command in {}: {insns} instructions, {mips:.0} MIPS",
                 Elapsed(wall)
             );
-            Check::ok(NAME, summary)
+            Check::ok(name, summary)
         }
         Err(ProbeError { cause, fix }) => {
-            Check::not_ok(NAME, Status::Fail, "cannot run the embedded guest", cause, fix)
+            Check::not_ok(name, Status::Fail, "cannot run the embedded guest", cause, fix)
         }
     }
 }
@@ -187,8 +190,9 @@ impl<E: Diagnostic> From<E> for ProbeError {
     }
 }
 
-fn probe() -> Result<Probe, ProbeError> {
-    let spec = Spec { memory_bytes: PROBE_MEMORY, command: Some(vec!["true".to_owned()]), ..Spec::default() };
+fn probe(engine: EngineChoice) -> Result<Probe, ProbeError> {
+    let command = Some(vec!["true".to_owned()]);
+    let spec = Spec { memory_bytes: PROBE_MEMORY, command, engine, ..Spec::default() };
     let waker = InputWaker::new().map_err(|error| ProbeError {
         cause: format!("the host refuses an event descriptor: {error}"),
         fix: "raise the limit on open files (ulimit -n)".into(),

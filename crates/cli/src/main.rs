@@ -9,6 +9,7 @@ mod plan;
 mod report;
 mod run;
 mod signals;
+mod tiers;
 mod values;
 
 use args::{Cli, Command, CompletionsArgs, Format};

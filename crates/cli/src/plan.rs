@@ -5,7 +5,7 @@ use crate::{
     network,
 };
 use isomer_engine::CacheSettings;
-use isomer_machine::{Arch, Boot, DiskSpec, EngineChoice, Spec};
+use isomer_machine::{Arch, Boot, DiskSpec, EngineChoice, ProfileOptions, Spec};
 use miette::Diagnostic;
 use std::{
     fs::{self, File},
@@ -77,6 +77,12 @@ pub(crate) fn spec(args: &RunArgs) -> Result<Spec, PlanError> {
             "leave the kernel out, or tell your guest what to run through --append",
         ));
     }
+    if !args.symbols.is_empty() && args.profile.is_none() && !args.perf_map {
+        return Err(usage(
+            "--symbols names what --profile and --perf-map find, and neither was asked for",
+            "add --profile, or leave --symbols out",
+        ));
+    }
     if command.as_deref().is_some_and(|command| command[0].is_empty()) {
         return Err(usage("the command after -- has an empty name", "give a program, as in: -- uname -m"));
     }
@@ -102,6 +108,11 @@ pub(crate) fn spec(args: &RunArgs) -> Result<Spec, PlanError> {
             ..CacheSettings::default()
         },
         trace: args.trace.unwrap_or_default(),
+        profile: ProfileOptions {
+            sample: args.profile.is_some(),
+            perf_map: args.perf_map,
+            symbols: args.symbols.clone(),
+        },
     })
 }
 
@@ -249,6 +260,7 @@ mod tests {
             (&["--initrd", "rd"], "isomer::cli::usage", 2),
             (&["--firmware", "fw", "--initrd", "rd"], "isomer::cli::usage", 2),
             (&["--", ""], "isomer::cli::usage", 2),
+            (&["--symbols", "System.map"], "isomer::cli::usage", 2),
             (&["--engine", "kvm"], "isomer::cli::not_available", 1),
             (&["--arch", "ppc64le"], "isomer::cli::not_available", 1),
             (&["debian"], "isomer::cli::no_such_target", 1),

@@ -1,8 +1,11 @@
 //! What users read: the first line, errors with code, cause and fix, results, counters. For people or as JSON.
 
-use crate::args::Format;
-use isomer_engine::Stats;
-use isomer_machine::{Outcome, Spec};
+use crate::{
+    args::Format,
+    tiers::{ProfileReport, Tiers},
+};
+use isomer_engine::{EngineKind, Stats};
+use isomer_machine::{EngineChoice, Outcome, Spec};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 use std::{
@@ -20,15 +23,19 @@ pub(crate) fn host_arch() -> &'static str {
 }
 
 /// The first line: guest, host, engine and why not a faster one, size.
-pub(crate) fn banner(spec: &Spec) -> String {
-    let guest = spec.arch.name();
-    format!(
-        "{guest} on {} · interpreter ({}) · {} · {}",
-        host_arch(),
-        no_hypervisor(guest, host_arch(), std::env::consts::OS),
-        Bytes(spec.memory_bytes),
-        Count(spec.cpus, "cpu"),
-    )
+pub(crate) fn banner(spec: &Spec, engine: &str) -> String {
+    let (memory, cpus) = (Bytes(spec.memory_bytes), Count(spec.cpus, "cpu"));
+    format!("{} on {} · {engine} · {memory} · {cpus}", spec.arch.name(), host_arch())
+}
+
+/// The engine as the first line tells it: which, and why not a faster one.
+pub(crate) fn engine_note(spec: &Spec, kind: EngineKind, fallback: Option<&str>) -> String {
+    let why = match (spec.engine, fallback) {
+        (EngineChoice::Auto, Some(why)) => format!("jit: {why}"),
+        (EngineChoice::Auto, None) => no_hypervisor(spec.arch.name(), host_arch(), std::env::consts::OS),
+        _ => "as asked".to_owned(),
+    };
+    format!("{} ({why})", kind.name())
 }
 
 /// Why no hypervisor runs the guest.
@@ -197,6 +204,10 @@ pub(crate) struct VcpuReport {
     insns: u64,
     blocks: u64,
     code_bytes: u64,
+    compiled_insns: u64,
+    compiled_entries: u64,
+    tlb_misses: u64,
+    walks: u64,
     traps: u64,
     sleeps: u64,
     lookups: u64,
@@ -208,14 +219,26 @@ impl VcpuReport {
         self.insns += stats.insns;
         self.blocks += stats.blocks;
         self.code_bytes = stats.code_bytes;
+        self.compiled_insns += stats.compiled_insns;
+        self.compiled_entries += stats.compiled_entries;
+        self.tlb_misses += stats.tlb_misses;
+        self.walks += stats.walks;
         self.traps += stats.traps;
         self.sleeps += stats.sleeps;
         self.lookups += stats.lookups;
     }
 
-    /// Instructions retired.
     pub(crate) fn insns(&self) -> u64 {
         self.insns
+    }
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+    pub(crate) fn compiled_insns(&self) -> u64 {
+        self.compiled_insns
+    }
+    pub(crate) fn compiled_entries(&self) -> u64 {
+        self.compiled_entries
     }
 }
 
@@ -243,6 +266,9 @@ pub(crate) struct RunReport {
     pub(crate) wall_ms: u64,
     pub(crate) cpu_ms: u64,
     pub(crate) vcpus: Vec<VcpuReport>,
+    pub(crate) tiers: Tiers,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) profile: Option<ProfileReport>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
     pub(crate) console: String,
@@ -261,15 +287,19 @@ impl RunReport {
         );
         for (index, vcpu) in self.vcpus.iter().enumerate() {
             text.push_str(&format!(
-                "\nisomer: cpu{index}: {} instructions, {} blocks translated, {} KiB of code, {} traps, {} sleeps, {} lookups",
+                "\nisomer: cpu{index}: {} instructions, {} blocks translated, {} KiB of code, {} traps, {} sleeps, {} lookups, \
+                 {} TLB misses, {} page walks",
                 vcpu.insns,
                 vcpu.blocks,
                 vcpu.code_bytes >> 10,
                 vcpu.traps,
                 vcpu.sleeps,
                 vcpu.lookups,
+                vcpu.tlb_misses,
+                vcpu.walks,
             ));
         }
+        text.push_str(&self.tiers.text());
         text
     }
 }
@@ -295,10 +325,15 @@ mod tests {
     #[test]
     fn the_first_line_says_what_runs_on_what() {
         let spec = Spec { cpus: 2, memory_bytes: 1 << 30, ..Spec::default() };
-        let line = banner(&spec);
+        let line = banner(&spec, "jit (as asked)");
         assert!(line.starts_with("riscv64 on "), "{line}");
-        assert!(line.ends_with(" · 1 GiB · 2 cpus"), "{line}");
-        assert!(banner(&Spec::default()).ends_with(" · 512 MiB · 1 cpu"));
+        assert!(line.ends_with(" · jit (as asked) · 1 GiB · 2 cpus"), "{line}");
+        assert!(banner(&Spec::default(), "").ends_with(" · 512 MiB · 1 cpu"));
+        let (auto, asked) = (Spec::default(), Spec { engine: EngineChoice::Interp, ..Spec::default() });
+        assert!(engine_note(&auto, EngineKind::Jit, None).starts_with("jit (kvm: "));
+        let fallback = engine_note(&auto, EngineKind::Interpreter, Some("no memory for code"));
+        assert_eq!(fallback, "interp (jit: no memory for code)");
+        assert_eq!(engine_note(&asked, EngineKind::Interpreter, None), "interp (as asked)");
         assert_eq!(no_hypervisor("riscv64", "x86_64", "linux"), "kvm: guest ISA differs");
         assert_eq!(no_hypervisor("aarch64", "aarch64", "macos"), "hvf: not in this version");
     }

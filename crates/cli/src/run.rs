@@ -6,9 +6,13 @@ use crate::{
     plan::{self, PlanError},
     report::{self, Elapsed, ErrorReport, RunError, RunReport, Truncated, VcpuReport},
     signals::{Cause, Control, Handles},
+    tiers::{ProfileReport, Tiers},
 };
 use isomer_devices::backend::{FdOutput, InputWaker, terminal_size};
-use isomer_machine::{Boot, Host, Machine, MachineError, Outcome, Spec, lifecycle::Streams};
+use isomer_engine::{EngineKind, JitStats, Samples};
+use isomer_machine::{
+    Boot, Host, Machine, MachineError, Outcome, Spec, lifecycle::Streams, profile::Profile, symbols::Symbols,
+};
 use miette::Diagnostic;
 use rustix::time::{ClockId, clock_gettime};
 use std::{
@@ -53,6 +57,8 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
 
 fn start(args: &RunArgs) -> Result<u8, StartError> {
     let spec = plan::spec(args)?;
+    // Before anything runs, so that a wrong file is no surprise at the end.
+    let symbols = args.profile.map(|_| Symbols::of(&spec)).transpose()?.unwrap_or_default();
     let control = Control::default();
     control.handle_signals().map_err(host("to watch signals"))?;
     let outputs = Outputs::new(args, &control).map_err(host("output"))?;
@@ -61,8 +67,20 @@ fn start(args: &RunArgs) -> Result<u8, StartError> {
     if let Some(deadline) = deadline {
         control.abandon_output_at(deadline);
     }
-    let mut session =
-        Session { args, spec: &spec, control, outputs, began, deadline, vcpus: Vec::new(), resets: 0 };
+    let mut session = Session {
+        args,
+        spec: &spec,
+        control,
+        outputs,
+        began,
+        deadline,
+        vcpus: Vec::new(),
+        resets: 0,
+        engine: EngineKind::default(),
+        jit: JitStats::default(),
+        samples: Samples::default(),
+        symbols,
+    };
     let outcome = session.run_machines()?;
     Ok(session.finish(&outcome))
 }
@@ -104,6 +122,12 @@ struct Session<'a> {
     deadline: Option<Instant>,
     vcpus: Vec<VcpuReport>,
     resets: u64,
+    /// The last machine's.
+    engine: EngineKind,
+    jit: JitStats,
+    samples: Samples,
+    /// For the profile.
+    symbols: Symbols,
 }
 
 impl Session<'_> {
@@ -111,8 +135,11 @@ impl Session<'_> {
     fn run_machines(&mut self) -> Result<Outcome, StartError> {
         let waker = InputWaker::new().map_err(host("an event descriptor"))?;
         let mut machine = self.make(&waker)?;
+        let engine = machine.engine();
+        self.engine = engine.kind();
+        let note = report::engine_note(self.spec, engine.kind(), engine.fallback());
         if self.args.format == Format::Text && !self.args.quiet {
-            report::note(&report::banner(self.spec));
+            report::note(&report::banner(self.spec, &note));
         }
         let console = self.open_console(waker.clone()).map_err(host("standard input"))?;
         loop {
@@ -154,9 +181,11 @@ impl Session<'_> {
         } else {
             Input::Console { end_key: matches!(self.spec.boot, Boot::Embedded) }
         };
-        let (banner, began) = (report::banner(self.spec), self.began);
+        let (spec, control, began) = (self.spec.clone(), self.control.clone(), self.began);
         let status = move || {
             let cpu = Duration::from_millis(cpu_ms());
+            let engine = control.engine().map_or("between two machines", EngineKind::name);
+            let banner = report::banner(&spec, engine);
             format!("{banner} · running for {} · {} of host CPU", Elapsed(began.elapsed()), Elapsed(cpu))
         };
         Console::open(input, waker, &self.control, status)
@@ -170,12 +199,19 @@ impl Session<'_> {
                 resizer(columns, rows);
             }
         };
-        self.control.attach(Handles { stop: Box::new(machine.stopper()), resize: Box::new(resize) });
+        self.control.attach(Handles {
+            stop: Box::new(machine.stopper()),
+            resize: Box::new(resize),
+            engine: Some(machine.engine().clone()),
+        });
         console.switch().connect(machine.input());
         let started = machine.start();
         let outcome = started.map(|()| machine.wait(self.deadline));
         console.switch().disconnect();
         self.control.detach();
+        self.engine = machine.engine().kind();
+        self.jit = self.jit.plus(&machine.engine().jit_stats());
+        self.samples.merge(machine.samples());
         let stats = machine.stats();
         self.vcpus.resize(stats.len().max(self.vcpus.len()), VcpuReport::default());
         self.vcpus.iter_mut().zip(&stats).for_each(|(sum, stats)| sum.add(stats));
@@ -186,10 +222,14 @@ impl Session<'_> {
     fn finish(self, outcome: &Outcome) -> u8 {
         let cause = self.control.cause();
         let failure = failure(outcome, cause, self.spec.command.is_some(), self.args.timeout);
+        let profile = self
+            .args
+            .profile
+            .map(|most| ProfileReport::new(&Profile::new(&self.samples, &self.symbols, most)));
         let mut report = RunReport {
             arch: self.spec.arch.name(),
             host: report::host_arch(),
-            engine: "interp",
+            engine: self.engine.name(),
             memory_bytes: self.spec.memory_bytes,
             cpus: self.spec.cpus,
             outcome: report::outcome_name(outcome),
@@ -198,7 +238,9 @@ impl Session<'_> {
             resets: self.resets,
             wall_ms: self.began.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
             cpu_ms: cpu_ms(),
+            tiers: Tiers::new(&self.vcpus, &self.jit),
             vcpus: self.vcpus,
+            profile,
             stdout: String::new(),
             stderr: String::new(),
             console: String::new(),
@@ -217,6 +259,11 @@ impl Session<'_> {
         }
         if self.args.stats {
             report::note(&report.stats());
+        }
+        if self.args.format == Format::Text
+            && let Some(profile) = &report.profile
+        {
+            report::note(&profile.text());
         }
         report.exit_code
     }

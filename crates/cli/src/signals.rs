@@ -1,6 +1,8 @@
 //! What ends a run from outside, and in which order: the machine first, then output that nobody takes.
 
 use isomer_devices::backend::{RawMode, output::AbandonOutput, restore_terminal};
+use isomer_engine::EngineKind;
+use isomer_machine::MachineEngine;
 use signal_hook::{
     consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGWINCH},
     iterator::Signals,
@@ -41,6 +43,8 @@ impl Cause {
 pub(crate) struct Handles {
     pub(crate) stop: Box<dyn Fn() + Send>,
     pub(crate) resize: Box<dyn Fn() + Send>,
+    /// Absent in tests, which have no machine.
+    pub(crate) engine: Option<MachineEngine>,
 }
 
 #[derive(Default)]
@@ -131,6 +135,26 @@ impl Control {
         }
     }
 
+    /// The running machine's engine.
+    pub(crate) fn engine(&self) -> Option<EngineKind> {
+        Some(self.lock().machine.as_ref()?.engine.as_ref()?.kind())
+    }
+
+    /// Lets the guest go on with the next engine; what to tell the user.
+    pub(crate) fn next_engine(&self) -> String {
+        let engine = self.lock().machine.as_ref().and_then(|machine| machine.engine.clone());
+        let Some(engine) = engine else { return "no machine is running".to_owned() };
+        let next = match engine.kind() {
+            EngineKind::Jit => EngineKind::Interpreter,
+            EngineKind::Interpreter => EngineKind::Reference,
+            _ => EngineKind::Jit,
+        };
+        match engine.switch(next) {
+            Ok(()) => format!("engine: {}", next.name()),
+            Err(error) => format!("engine: still {}, for {error}", engine.kind().name()),
+        }
+    }
+
     fn resize(&self) {
         if let Some(machine) = &self.lock().machine {
             (machine.resize)();
@@ -196,7 +220,7 @@ mod tests {
                     counter.fetch_add(1, Ordering::SeqCst);
                 })
             };
-            Handles { stop: count(stops), resize: count(sizes) }
+            Handles { stop: count(stops), resize: count(sizes), engine: None }
         };
         let control = Control::default();
         control.attach(handles());

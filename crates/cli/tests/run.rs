@@ -246,7 +246,7 @@ fn json_tells_everything() {
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(3), ""));
     assert_eq!((&report["stdout"], &report["stderr"]), (&"2\n".into(), &"e\n".into()), "{report}");
     assert_eq!((&report["outcome"], &report["exit_code"]), (&"command".into(), &3.into()));
-    assert_eq!((&report["arch"], &report["engine"]), (&"riscv64".into(), &"interp".into()));
+    assert_eq!((&report["arch"], &report["engine"]), (&"riscv64".into(), &"jit".into()));
     assert_eq!((&report["cpus"], &report["memory_bytes"]), (&2.into(), &(256u64 << 20).into()));
     let vcpus = report["vcpus"].as_array().unwrap();
     assert_eq!(vcpus.len(), 2);

@@ -3,15 +3,17 @@
 
 use crate::{
     blocks::{BlockRef, Blocks, Form, KeptPage, Translated, generation_of},
+    engines::EngineKind,
     group::{Group, Request},
     jit::{Jit, NativeCode, State},
     jump_cache::JumpCache,
     kept::Asked,
+    mixed::Phase,
     native::Native,
     phys::Phys,
+    profile::Tier,
     tlb::{Tlb, few_pages},
     trace::{self, Trace},
-    vcpu::EngineKind,
 };
 use isomer_core::{Clock, Gpa, Gva, PAGE_SIZE, VcpuSignal};
 use isomer_ir::{
@@ -32,7 +34,10 @@ use std::{
 };
 
 /// The most instructions a block is lifted for.
-const MAX_BLOCK_INSNS: u32 = 48;
+pub(crate) const MAX_BLOCK_INSNS: u32 = 48;
+
+/// The phase of an engine that is not mixed.
+const UNMIXED: Phase = Phase { kind: EngineKind::Jit, block_insns: MAX_BLOCK_INSNS };
 
 /// Where to go on.
 pub(crate) enum Lookup<G: Guest> {
@@ -79,6 +84,12 @@ pub(crate) struct VcpuEnv<G: Guest> {
     flushes: Vec<(usize, u64)>,
     /// For compiled code, where there is any.
     pub(crate) native: Option<Native<G>>,
+    /// Of a mixed engine: what runs now.
+    phase: Phase,
+    /// Accesses and fetches that missed the TLB.
+    pub(crate) tlb_misses: u64,
+    /// Those of them that walked.
+    pub(crate) walks: u64,
 }
 
 impl<G: Guest> VcpuEnv<G> {
@@ -115,14 +126,41 @@ impl<G: Guest> VcpuEnv<G> {
             sync: false,
             flushes: Vec::new(),
             native: None,
+            phase: UNMIXED,
+            tlb_misses: 0,
+            walks: 0,
         }
     }
 
-    /// Uses compiled code from now on. Between slices only.
-    pub(crate) fn use_native(&mut self, jit: Arc<Jit<G>>) {
+    /// Runs code with this engine from now on. Between slices only.
+    pub(crate) fn set_engine(&mut self, kind: EngineKind, jit: Option<Arc<Jit<G>>>) {
         self.forget_code();
-        self.tlb.use_jumps();
-        self.native = Some(Native::new(jit));
+        self.engine = kind;
+        self.phase = UNMIXED;
+        self.native = jit.map(Native::new);
+        if self.native.is_some() {
+            self.tlb.use_jumps();
+        }
+    }
+
+    /// The next phase of a mixed engine. Between slices only.
+    pub(crate) fn enter_phase(&mut self, phase: Phase) {
+        if (phase.kind == EngineKind::Reference) != (self.phase.kind == EngineKind::Reference) {
+            // Its blocks have another form.
+            self.forget_code();
+        }
+        self.phase = phase;
+    }
+
+    /// Translates at most `insns` instructions at once. Between slices only.
+    pub(crate) fn limit_blocks(&mut self, insns: u32) {
+        self.forget_code();
+        self.phase.block_insns = insns.clamp(1, MAX_BLOCK_INSNS);
+    }
+
+    /// May compiled code be entered where there is some?
+    pub(crate) fn enters_native(&self) -> bool {
+        self.phase.kind == EngineKind::Jit
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -342,7 +380,7 @@ impl<G: Guest> VcpuEnv<G> {
         {
             return Ok(Some(block));
         }
-        let max_insns = if transient { 1 } else { MAX_BLOCK_INSNS };
+        let max_insns = if transient { 1 } else { self.phase.block_insns };
         let mut second = None;
         let (form, len) = match self.compile((gpa, mode), &code, max_insns) {
             Some(compiled) => compiled,
@@ -538,7 +576,7 @@ impl<G: Guest> VcpuEnv<G> {
         let jit = native.jit.clone();
         let policy = jit.policy();
         if block.native_entry().is_some() {
-            return code.set_countdown(1);
+            return code.set_countdown(if self.enters_native() { 1 } else { u64::MAX });
         }
         let regions = policy.region_after.is_some();
         if policy.template_after.is_some() {
@@ -628,14 +666,39 @@ impl<G: Guest> VcpuEnv<G> {
         if fresh.is_none() && self.tlb.has_jump(pc, mode, entry) {
             return;
         }
+        let perf_map = self.native.as_ref().and_then(|native| native.jit.perf_map());
         let known = !self.tlb.knows_no_jumps(pc) || self.tlb.resume_jumps(pc, gpa);
         if !known || fresh == Some(gpa.page_number()) {
             let page = Gva(pc).page_base().0;
             for (place, entry) in self.blocks.natives(gpa, mode) {
-                self.tlb.insert_jump(page + u64::from(place), gpa, mode, entry);
+                let pc = page + u64::from(place);
+                self.tlb.insert_jump(pc, gpa, mode, entry);
+                if let Some(map) = perf_map {
+                    map.reachable(entry, pc, gpa.page_base().wrapping_add(place.into()));
+                }
             }
         }
         self.tlb.insert_jump(pc, gpa, mode, entry);
+        if let Some(map) = perf_map {
+            map.reachable(entry, pc, gpa);
+        }
+    }
+
+    /// What compiled the code that has brought the CPU to its pc: a region, unless what starts there is a template.
+    pub(crate) fn compiled_tier(&self, cpu: &G::Cpu) -> Tier {
+        let (pc, mode) = (cpu.header().pc, cpu.header().mode);
+        let mmu = self.guest.fetch_mmu(cpu).0;
+        if self.tlb.entry(pc, mmu).fetch != Gva(pc).page_base().0 {
+            return Tier::Region;
+        }
+        let gpa = self.tlb.gpa(pc, mmu).wrapping_add(Gva(pc).page_offset());
+        let block = self.blocks.get(gpa, mode, &self.phys.memory);
+        // SAFETY: the block was obtained just now.
+        let block = block.map(|block| unsafe { block.get() });
+        match block.is_some_and(|block| block.native_entry().is_some() && !block.is_best()) {
+            true => Tier::Template,
+            false => Tier::Region,
+        }
     }
 
     /// Gives up compiled code whose memory is wanted for other code. Between slices only.
@@ -669,7 +732,7 @@ impl<G: Guest> VcpuEnv<G> {
         loop {
             let mut block = lift_block(&*self.guest, mode, code, max_insns)?;
             let len = block.len;
-            if self.engine == EngineKind::Reference {
+            if self.engine == EngineKind::Reference || self.phase.kind == EngineKind::Reference {
                 return Some((Form::Lifted(Box::new(block)), len));
             }
             passes::optimize_for::<G>(&mut block);
@@ -749,11 +812,13 @@ impl<G: Guest> VcpuEnv<G> {
             Access::Store => page.store,
             Access::Fetch => page.fetch,
         };
+        self.tlb_misses += 1;
         let known = self.tlb.large(gva.0, mmu.0).filter(allows);
         let page = match known {
             Some(page) => page,
             None => {
                 self.tlb.forget_large(gva.0, mmu.0);
+                self.walks += 1;
                 let walked = self.guest.walk(cpu, &self.phys, gva, len as u32, access, mmu);
                 if self.trace.mmu {
                     self.trace_walk(gva, access, mmu, &walked);
@@ -841,7 +906,9 @@ impl<G: Guest> VcpuEnv<G> {
             // SAFETY: `place` gives host RAM for the whole granule, and the access stays inside it.
             Place::Ram(host, _) => Ok(unsafe { load_host(host, size) }),
             Place::Mmio(gpa) => {
-                self.phys.mmio.read(gpa, size).ok_or_else(|| self.guest.bus_error(gva, Access::Load))
+                // Engines rely on zeros above, whatever the device gives.
+                let value = self.phys.mmio.read(gpa, size).map(|value| value & low_bytes(size));
+                value.ok_or_else(|| self.guest.bus_error(gva, Access::Load))
             }
         }
     }
@@ -852,7 +919,8 @@ impl<G: Guest> VcpuEnv<G> {
             // SAFETY: `place` gives host RAM for the whole granule, and the access stays inside it.
             Place::Ram(host, _) => Ok(unsafe { load_host(host.add(i), 1) }),
             Place::Mmio(gpa) => {
-                let value = self.phys.mmio.read(gpa.wrapping_add(i as u64), 1);
+                let value =
+                    self.phys.mmio.read(gpa.wrapping_add(i as u64), 1).map(|value| value & low_bytes(1));
                 value.ok_or_else(|| self.guest.bus_error(gva, Access::Load))
             }
         };
@@ -884,7 +952,8 @@ impl<G: Guest> VcpuEnv<G> {
                 self.note_store(gpa, size);
                 Ok(())
             }
-            Place::Mmio(gpa) => match self.phys.mmio.write(gpa, size, value) {
+            // Compiled code hands over whole registers.
+            Place::Mmio(gpa) => match self.phys.mmio.write(gpa, size, value & low_bytes(size)) {
                 true => Ok(()),
                 false => Err(self.guest.bus_error(gva, Access::Store)),
             },
@@ -926,6 +995,11 @@ impl<G: Guest> VcpuEnv<G> {
             Fault
         })
     }
+}
+
+/// A mask of the low `size` (1 to 8) bytes.
+fn low_bytes(size: usize) -> u64 {
+    u64::MAX >> (64 - 8 * size)
 }
 
 /// # Safety

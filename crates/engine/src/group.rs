@@ -1,5 +1,6 @@
 //! What the vCPUs of one machine share: mailboxes for remote fences and calls, and who runs or sleeps.
 
+use crate::{EngineKind, Jit};
 use isomer_core::{Gpa, VcpuSignal};
 use isomer_ir::{Guest, guest::TlbFlush};
 use std::sync::{
@@ -19,6 +20,13 @@ pub enum Request<G: Guest> {
     PowerOn(Box<dyn FnOnce(&G, &mut G::Cpu) + Send>),
     /// Look at or change the CPU.
     Call(Box<dyn FnOnce(&G, &mut G::Cpu) + Send>),
+    /// Go on with another engine: [`crate::SoftVcpu::switch_engine`].
+    SwitchEngine {
+        /// Which.
+        kind: EngineKind,
+        /// Its compilers.
+        jit: Option<Arc<Jit<G>>>,
+    },
 }
 
 impl<G: Guest> std::fmt::Debug for Request<G> {
@@ -29,6 +37,7 @@ impl<G: Guest> std::fmt::Debug for Request<G> {
             Self::Protect(gpa) => write!(f, "Protect({gpa})"),
             Self::PowerOn(_) => f.write_str("PowerOn"),
             Self::Call(_) => f.write_str("Call"),
+            Self::SwitchEngine { kind, .. } => write!(f, "SwitchEngine({})", kind.name()),
         }
     }
 }
@@ -63,6 +72,8 @@ pub struct Peer<G: Guest> {
     /// One of [`OFF`], [`CLAIMED`] and [`ON`].
     power: AtomicU8,
     control: AtomicU8,
+    /// Somebody wants to know where it is.
+    sample: AtomicBool,
 }
 
 impl<G: Guest> std::fmt::Debug for Peer<G> {
@@ -81,6 +92,7 @@ impl<G: Guest> Peer<G> {
             quiet: AtomicBool::new(true),
             power: AtomicU8::new(OFF),
             control: AtomicU8::new(Control::Run as u8),
+            sample: AtomicBool::new(false),
         }
     }
 
@@ -128,6 +140,18 @@ impl<G: Guest> Peer<G> {
         }
     }
 
+    /// Asks where it is ([`crate::Samples`]), if it runs guest code.
+    pub fn ask_for_sample(&self) {
+        if !self.quiet.load(Ordering::SeqCst) {
+            self.sample.store(true, Ordering::SeqCst);
+            self.signal.attention().store(1, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn take_sample_request(&self) -> bool {
+        self.sample.load(Ordering::Relaxed) && self.sample.swap(false, Ordering::SeqCst)
+    }
+
     /// Leaves a request; the ticket tells [`Self::is_done`] which one is meant. A vCPU that sleeps is woken only by
     /// requests that can give it something to run; the others it carries out when it wakes anyway.
     pub fn post(&self, request: Request<G>) -> u64 {
@@ -165,9 +189,12 @@ impl<G: Guest> Peer<G> {
 const MAILBOX_LIMIT: usize = 256;
 
 /// Replaces all flushes, fences and protections by one flush of everything, which does what they would: entries
-/// filled afterwards respect protections. Calls stay, in order.
+/// filled afterwards respect protections. Calls stay, in order, and the last engine asked for.
 fn compact<G: Guest>(mailbox: &mut Vec<Request<G>>) {
+    let engine = mailbox.iter().rposition(|request| matches!(request, Request::SwitchEngine { .. }));
+    let engine = engine.map(|at| mailbox.remove(at));
     mailbox.retain(|request| matches!(request, Request::PowerOn(_) | Request::Call(_)));
+    mailbox.extend(engine);
     mailbox.push(Request::FlushTlb(TlbFlush::default()));
     mailbox.push(Request::SyncCode);
 }
@@ -194,11 +221,18 @@ impl<G: Guest> Group<G> {
 pub trait Controls: Send + Sync {
     /// Asks every vCPU's thread to run, pause or stop.
     fn set_control(&self, control: Control);
+
+    /// Asks every vCPU that runs guest code where it is: [`Peer::ask_for_sample`].
+    fn ask_for_samples(&self);
 }
 
 impl<G: Guest> Controls for Group<G> {
     fn set_control(&self, control: Control) {
         self.peers.iter().for_each(|peer| peer.set_control(control));
+    }
+
+    fn ask_for_samples(&self) {
+        self.peers.iter().for_each(|peer| peer.ask_for_sample());
     }
 }
 
@@ -216,6 +250,8 @@ mod tests {
                 0 => Request::Protect(Gpa(n << 12)),
                 1 => Request::SyncCode,
                 2 => Request::FlushTlb(TlbFlush { address_space: Some(n), ..TlbFlush::default() }),
+                _ if n % 400 == 3 => Request::SwitchEngine { kind: EngineKind::Jit, jit: None },
+                _ if n == 99_999 => Request::SwitchEngine { kind: EngineKind::Reference, jit: None },
                 _ if n == 5003 => Request::Call(Box::new(|_: &Riscv64, cpu: &mut Cpu| cpu.mip = 5)),
                 _ => Request::FlushTlb(TlbFlush::default()),
             });
@@ -225,6 +261,11 @@ mod tests {
         assert_eq!(requests.iter().filter(|request| matches!(request, Request::Call(_))).count(), 1);
         let everything = |request: &Request<Riscv64>| matches!(request, Request::FlushTlb(what) if *what == TlbFlush::default());
         assert!(requests.iter().any(everything), "what was dropped is done by more");
+        let engine = requests.iter().rev().find_map(|request| match request {
+            Request::SwitchEngine { kind, .. } => Some(*kind),
+            _ => None,
+        });
+        assert_eq!(engine, Some(EngineKind::Reference), "the last counts");
     }
 
     #[test]

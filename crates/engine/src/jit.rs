@@ -5,9 +5,11 @@
 //! what the guest executes as long as the generation lasts; a vCPU attaches code only in that generation.
 
 use crate::{
+    EngineKind,
     kept::{self, Asked, CacheSettings, Kept, LoadedPage},
     native::RARE,
-    vcpu::{EngineKind, trim_heap},
+    profile::{self, PerfMap},
+    vcpu::trim_heap,
 };
 use isomer_core::{Gpa, PAGE_SIZE};
 use isomer_ir::{Block, Guest, guest::lift_block, passes, types::HelperId};
@@ -24,7 +26,7 @@ use rustc_hash::FxHashMap;
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -71,6 +73,9 @@ impl JitPolicy {
     };
     /// Everything is compiled block by block before its first execution.
     pub const TEMPLATE: Self = Self { template_after: Some(0), region_after: None, ..Self::EAGER };
+    /// Every tier after a few executions, so that short programs go through all of them.
+    pub const MIXED: Self =
+        Self { template_after: Some(2), region_after: Some(4), hot_after: 6, ..Self::EAGER };
 }
 
 /// Waiting requests; more are refused and asked for again later.
@@ -164,6 +169,26 @@ pub struct JitStats {
     pub kept_regions: u64,
 }
 
+impl JitStats {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: &Self) -> Self {
+        Self {
+            regions: self.regions + other.regions,
+            insns: self.insns + other.insns,
+            code_bytes: self.code_bytes + other.code_bytes,
+            compile_ns: self.compile_ns + other.compile_ns,
+            lift_ns: self.lift_ns + other.lift_ns,
+            refused: self.refused + other.refused,
+            blocks: self.blocks + other.blocks,
+            block_insns: self.block_insns + other.block_insns,
+            block_code_bytes: self.block_code_bytes + other.block_code_bytes,
+            block_ns: self.block_ns + other.block_ns,
+            kept_regions: self.kept_regions + other.kept_regions,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Counters {
     regions: AtomicU64,
@@ -194,6 +219,7 @@ struct Shared<G: Guest> {
     epoch: AtomicU64,
     counters: Counters,
     kept: Kept,
+    perf_map: OnceLock<Arc<PerfMap>>,
 }
 
 #[derive(Default)]
@@ -285,6 +311,7 @@ impl<G: Guest> Jit<G> {
             epoch: AtomicU64::new(0),
             counters: Counters::default(),
             kept: Kept::new(cache),
+            perf_map: OnceLock::new(),
         });
         let (compiler, threads) = if policy.background {
             let worker = shared.clone();
@@ -312,12 +339,23 @@ impl<G: Guest> Jit<G> {
             EngineKind::Jit => Self::with_cache(guest.clone(), JitPolicy::default(), settings).map(Some),
             EngineKind::Eager => Self::new(guest.clone(), JitPolicy::EAGER).map(Some),
             EngineKind::Template => Self::new(guest.clone(), JitPolicy::TEMPLATE).map(Some),
+            EngineKind::Mixed => Self::new(guest.clone(), JitPolicy::MIXED).map(Some),
         }
     }
 
     /// How it was set up.
     pub fn policy(&self) -> JitPolicy {
         self.policy
+    }
+
+    /// Tells the host's `perf` of all code from now on.
+    pub fn tell(&self, map: Arc<PerfMap>) {
+        // Whoever told first is being told everything already.
+        let _ = self.shared.perf_map.set(map);
+    }
+
+    pub(crate) fn perf_map(&self) -> Option<&PerfMap> {
+        self.shared.perf_map.get().map(|map| &**map)
     }
 
     pub(crate) fn stubs(&self) -> &Stubs {
@@ -361,7 +399,7 @@ impl<G: Guest> Jit<G> {
         c.block_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         c.block_code_bytes.fetch_add(compiled.code.len() as u64, Ordering::Relaxed);
         self.shared.kept.gather((gpa, mode), source, Some((&compiled.code, compiled.insns, counter)));
-        match self.shared.install(&compiled) {
+        match self.shared.install(&compiled, profile::Tier::Template) {
             Some(span) => Some(NativeCode { place: Place::Own(span), generation, hot: Some(counter) }),
             None => {
                 self.shared.make_room();
@@ -402,6 +440,9 @@ impl<G: Guest> Jit<G> {
         let asked = self.shared.kept.load(id, &self.shared.memory);
         if matches!(asked, Asked::NoRoom) {
             self.shared.make_room();
+        }
+        if let (Asked::Loaded(page), Some(map)) = (&asked, self.perf_map()) {
+            page.pieces().for_each(|(start, len)| map.installed(start, len, profile::Tier::Template));
         }
         asked
     }
@@ -653,12 +694,16 @@ impl<G: Guest> Shared<G> {
     }
 
     fn region(&self, compiled: &Compiled, generation: u32) -> Option<State> {
-        let place = Place::Own(self.install(compiled)?);
+        let place = Place::Own(self.install(compiled, profile::Tier::Region)?);
         Some(State::Ready(Arc::new(NativeCode { place, generation, hot: None })))
     }
 
-    fn install(&self, compiled: &Compiled) -> Option<CodeSpan> {
-        self.memory.install(&compiled.code)
+    fn install(&self, compiled: &Compiled, tier: profile::Tier) -> Option<CodeSpan> {
+        let span = self.memory.install(&compiled.code)?;
+        if let Some(map) = self.perf_map.get() {
+            map.installed(span.address(), compiled.code.len(), tier);
+        }
+        Some(span)
     }
 
     /// Gives up all code: what is still hot will be compiled again.

@@ -113,6 +113,18 @@ impl LoadedPage {
         self.span.address().wrapping_add(at as usize)
     }
 
+    /// Where its blocks' code is, and how long each piece is.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (*const u8, usize)> {
+        let mut starts: Vec<_> = self.blocks.blocks.iter().map(|block| block.code_at as usize).collect();
+        starts.sort_unstable();
+        let ends: Vec<_> = starts.iter().skip(1).copied().chain([self.span.len()]).collect();
+        let base = self.span.address();
+        starts
+            .into_iter()
+            .zip(ends)
+            .map(move |(start, end)| (base.wrapping_add(start), end.saturating_sub(start)))
+    }
+
     /// The counter of block number `block`.
     pub(crate) fn hot(&self, block: usize) -> u16 {
         self.blocks.blocks.get(block).map_or(0, |block| block.hot)

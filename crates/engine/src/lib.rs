@@ -2,6 +2,7 @@
 //! vCPUs of one machine meet in a [`Group`].
 
 mod blocks;
+mod engines;
 mod env;
 mod fpenv;
 pub mod group;
@@ -9,17 +10,19 @@ pub mod jit;
 mod jump_cache;
 mod jumps;
 mod kept;
+mod mixed;
 mod native;
 mod phys;
+pub mod profile;
 mod tlb;
 pub mod trace;
 mod vcpu;
 
+pub use engines::{EngineKind, Engines, MakeJit, SwitchEngine, UnknownEngine};
 pub use group::{Control, Controls, Group, Peer, Request};
 pub use isomer_jit::cache::{CacheError, CacheMode, CacheStats};
 pub use jit::{Jit, JitError, JitPolicy, JitStats};
 pub use kept::CacheSettings;
+pub use profile::{PerfMap, Samples, Tier};
 pub use trace::Trace;
-pub use vcpu::{
-    EngineKind, Exit, Firmware, FirmwareCx, FirmwareResult, SoftVcpu, Stats, UnknownEngine, Vcpu, VcpuConfig,
-};
+pub use vcpu::{Exit, Firmware, FirmwareCx, FirmwareResult, SoftVcpu, Stats, Vcpu, VcpuConfig};

@@ -3,12 +3,15 @@
 
 use crate::{
     blocks::{BlockRef, Form},
-    env::{Lookup, VcpuEnv},
+    engines::EngineKind,
+    env::{Lookup, MAX_BLOCK_INSNS, VcpuEnv},
     fpenv,
     group::{Control, Group, Peer, Request},
     jit::Jit,
+    mixed::Mixer,
     native::{self, NativeEnd},
     phys::Phys,
+    profile::{Samples, Tier},
     trace::{self, Trace},
 };
 use isomer_core::{Bus, Clock, Gpa, GuestMemory};
@@ -19,7 +22,6 @@ use isomer_ir::{
     reference,
 };
 use std::{
-    str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,51 +36,6 @@ const IDLE_CODE_BYTES: usize = 1 << 20;
 const IDLE_NATIVE_BYTES: usize = 8 << 20;
 /// The longest sleep without a deadline, so that a lost wake-up costs a moment, not the machine.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-
-/// Which engine runs lifted code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EngineKind {
-    /// The interpreter over the compact form.
-    #[default]
-    Interpreter,
-    /// The reference engine: one operation at a time, no passes. The oracle of the others.
-    Reference,
-    /// Compiled code for what is hot, the interpreter for the rest.
-    Jit,
-    /// Compiled code for everything at once, on the vCPU's own thread: slow to start, and deterministic, for tests.
-    Eager,
-    /// The same block by block, with the compiler for lukewarm code.
-    Template,
-}
-
-impl EngineKind {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Interpreter, Self::Reference, Self::Jit, Self::Eager, Self::Template];
-
-    /// The name people type.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Interpreter => "interp",
-            Self::Reference => "reference",
-            Self::Jit => "jit",
-            Self::Eager => "eager",
-            Self::Template => "template",
-        }
-    }
-}
-
-/// An unknown engine.
-#[derive(Debug, thiserror::Error)]
-#[error("unknown engine {0:?}: the engines are interp, reference, jit, eager and template")]
-pub struct UnknownEngine(String);
-
-impl FromStr for EngineKind {
-    type Err = UnknownEngine;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| UnknownEngine(name.to_owned()))
-    }
-}
 
 /// What a vCPU is made from.
 pub struct VcpuConfig<G: Guest> {
@@ -176,6 +133,15 @@ impl<G: Guest> std::fmt::Debug for FirmwareCx<'_, G> {
 pub struct Stats {
     /// Guest instructions retired.
     pub insns: u64,
+    /// Of those, in compiled code: between entering it and coming back from it.
+    pub compiled_insns: u64,
+    /// Times compiled code was entered.
+    pub compiled_entries: u64,
+    /// Accesses and fetches that missed the TLB, and of those, the ones that walked the guest's page tables; the others
+    /// were in a large page already known.
+    pub tlb_misses: u64,
+    /// See [`Self::tlb_misses`].
+    pub walks: u64,
     /// Blocks translated, again where code changed.
     pub blocks: u64,
     /// Bytes of translated code held now.
@@ -194,6 +160,8 @@ pub trait Vcpu: Send {
     fn run(&mut self, limit: Option<u64>) -> Exit;
     /// Counters.
     fn stats(&self) -> Stats;
+    /// Where it was when [`crate::Peer::ask_for_sample`] asked.
+    fn samples(&self) -> &Samples;
     /// Registers for people.
     fn describe(&self) -> String;
 }
@@ -204,6 +172,9 @@ impl<G: Guest> Vcpu for SoftVcpu<G> {
     }
     fn stats(&self) -> Stats {
         Self::stats(self)
+    }
+    fn samples(&self) -> &Samples {
+        &self.samples
     }
     fn describe(&self) -> String {
         self.guest.describe(&self.cpu)
@@ -223,6 +194,11 @@ pub struct SoftVcpu<G: Guest> {
     stats: Stats,
     repeated: Repeat,
     time: Time,
+    /// Of [`EngineKind::Mixed`].
+    mixer: Option<Mixer>,
+    samples: Samples,
+    /// The last thing that ran was compiled code.
+    was_native: bool,
 }
 
 /// When the time was read last.
@@ -275,10 +251,9 @@ impl<G: Guest> SoftVcpu<G> {
             config.engine,
             config.code_limit_bytes,
         );
-        if let Some(jit) = config.jit {
-            env.use_native(jit);
-        }
+        env.set_engine(config.engine, config.jit);
         Self {
+            mixer: (config.engine == EngineKind::Mixed).then(|| Mixer::new(config.index as u64)),
             guest: config.guest,
             cpu: Box::new(config.cpu),
             env,
@@ -289,6 +264,8 @@ impl<G: Guest> SoftVcpu<G> {
             stats: Stats::default(),
             repeated: Repeat::default(),
             time: Time::OUTDATED,
+            samples: Samples::default(),
+            was_native: false,
         }
     }
 
@@ -307,12 +284,35 @@ impl<G: Guest> SoftVcpu<G> {
         &mut self.cpu
     }
 
+    /// Goes on with another engine, between calls of [`Self::run`]; [`crate::SwitchEngine`] does it while the guest runs.
+    /// `jit` is what [`Jit::for_engine`] gives for `kind`; without it a compiling engine interprets.
+    pub fn switch_engine(&mut self, kind: EngineKind, jit: Option<Arc<Jit<G>>>) {
+        self.env.set_engine(kind, jit);
+        let seed = self.env.index as u64;
+        self.mixer = (kind == EngineKind::Mixed).then(|| Mixer::new(seed));
+    }
+
+    /// Translates at most `insns` instructions at once from now on, for whoever looks at the state between them: with 1,
+    /// a limit of 1 for [`Self::run`] is one instruction.
+    pub fn limit_blocks(&mut self, insns: u32) {
+        self.env.limit_blocks(insns);
+    }
+
+    /// Chooses what [`EngineKind::Mixed`] does when.
+    pub fn mix(&mut self, seed: u64) {
+        if let Some(mixer) = &mut self.mixer {
+            *mixer = Mixer::new(seed);
+        }
+    }
+
     /// Counters.
     pub fn stats(&self) -> Stats {
         Stats {
             insns: self.cpu.header().insns,
             blocks: self.env.blocks.translated,
             code_bytes: self.env.blocks.bytes() as u64,
+            tlb_misses: self.env.tlb_misses,
+            walks: self.env.walks,
             ..self.stats
         }
     }
@@ -350,7 +350,7 @@ impl<G: Guest> SoftVcpu<G> {
                 due = self.guest.slice_done(&mut self.cpu);
             }
             let insns = self.cpu.header().insns;
-            let slice = due.clamp(1, SLICE_INSNS);
+            let slice = due.clamp(1, SLICE_INSNS).min(self.mixed_slice(insns));
             let budget = end.map_or(slice, |end| end.saturating_sub(insns).min(slice));
             if budget == 0 {
                 break Exit::Limit;
@@ -363,10 +363,22 @@ impl<G: Guest> SoftVcpu<G> {
         exit
     }
 
+    /// Goes over to the next phase of a mixed engine if it is time; the most instructions to run now.
+    fn mixed_slice(&mut self, insns: u64) -> u64 {
+        let Some(mixer) = &mut self.mixer else { return u64::MAX };
+        if mixer.left(insns) == 0 {
+            self.env.enter_phase(mixer.draw(insns, MAX_BLOCK_INSNS));
+        }
+        mixer.left(insns)
+    }
+
     /// Handles everything others asked for.
     fn attend(&mut self) -> Option<Exit> {
         if !self.peer.signal().take_attention() && !self.env.attention_due() {
             return None;
+        }
+        if self.peer.take_sample_request() {
+            self.sample();
         }
         match self.peer.control() {
             Control::Run => {}
@@ -385,11 +397,22 @@ impl<G: Guest> SoftVcpu<G> {
                     set_up(&self.guest, &mut self.cpu);
                 }
                 Request::Call(set_up) => set_up(&self.guest, &mut self.cpu),
+                Request::SwitchEngine { kind, jit } => self.switch_engine(kind, jit),
             }
         }
         self.peer.acknowledge(ticket);
         self.env.drop_stale_code();
         None
+    }
+
+    /// Notes where it is, and what has run that.
+    fn sample(&mut self) {
+        let header = self.cpu.header();
+        let tier = match self.was_native {
+            true => self.env.compiled_tier(&self.cpu),
+            false => Tier::Interpreter,
+        };
+        self.samples.add(header.pc, tier);
     }
 
     /// Gives the host to the vCPUs we wait for; no guest code of ours runs meanwhile, so they need not wait for us.
@@ -450,14 +473,16 @@ impl<G: Guest> SoftVcpu<G> {
                 self.env.consider_hot(block);
             }
             let next = match translated.native_entry() {
-                Some(entry) if fpenv::has_rounding(self.cpu.header()) => {
+                Some(entry) if self.env.enters_native() && fpenv::has_rounding(self.cpu.header()) => {
                     entries = FROM_NATIVE;
+                    self.was_native = true;
                     self.run_native(translated.key.0, entry, left)
                 }
                 // It changed just now: it is looked up again.
                 _ if !self.env.lift_native(block) => return None,
                 _ => {
                     entries = 1;
+                    self.was_native = false;
                     self.run_interpreted(block, left)
                 }
             };
@@ -472,8 +497,12 @@ impl<G: Guest> SoftVcpu<G> {
     fn run_native(&mut self, gpa: Gpa, entry: *const u8, budget: u64) -> Next<G> {
         let (pc, mode) = (self.cpu.header().pc, self.cpu.header().mode);
         self.env.offer_jumps(gpa, pc, mode, entry);
+        let insns = self.cpu.header().insns;
         // SAFETY: code is given up between slices only, after the jump caches are cleared.
-        match unsafe { native::run(entry, &mut *self.cpu, &mut self.env, budget) } {
+        let end = unsafe { native::run(entry, &mut *self.cpu, &mut self.env, budget) };
+        self.stats.compiled_entries += 1;
+        self.stats.compiled_insns += self.cpu.header().insns.wrapping_sub(insns);
+        match end {
             NativeEnd::Leave => Next::Leave,
             NativeEnd::Lookup => Next::Lookup,
             NativeEnd::Hot => {

@@ -24,6 +24,18 @@ pub enum MachineError {
         /// Why.
         source: isomer_engine::JitError,
     },
+    /// The map for `perf` cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    #[diagnostic(
+        code(isomer::machine::perf_map),
+        help("leave --perf-map out, or remove what is in the way: it belongs to somebody else")
+    )]
+    PerfMap {
+        /// The path.
+        path: PathBuf,
+        /// The host's answer.
+        source: io::Error,
+    },
     /// Too few or too many CPUs.
     #[error("{asked} CPUs asked for; this board has 1 to {most}")]
     #[diagnostic(code(isomer::machine::cpus), help("use --cpus with a number from 1 to {most}"))]

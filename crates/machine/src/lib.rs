@@ -3,17 +3,21 @@
 
 pub mod boards;
 pub mod embedded;
+pub mod engine;
 pub mod error;
 pub mod fdt;
 pub mod firmware;
 pub mod lifecycle;
 pub mod loader;
 mod peripherals;
+pub mod profile;
 pub mod spec;
+pub mod symbols;
 
+pub use engine::MachineEngine;
 pub use error::MachineError;
 pub use lifecycle::{Host, Machine, Outcome};
 pub use spec::{
-    Arch, BoardOptions, Boot, Console, DiskSpec, EngineChoice, GicVersion, NetSpec, Network, ShareKind,
-    ShareSpec, ShareTrust, Spec, Transport,
+    Arch, BoardOptions, Boot, Console, DiskSpec, EngineChoice, GicVersion, NetSpec, Network, ProfileOptions,
+    ShareKind, ShareSpec, ShareTrust, Spec, Transport,
 };

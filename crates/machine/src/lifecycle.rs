@@ -1,12 +1,12 @@
 //! A machine that runs: its threads, and how it ends.
 
-use crate::{Console, MachineError, Spec, boards};
+use crate::{Console, MachineEngine, MachineError, Spec, boards, profile::Sampler};
 use isomer_core::{Bus, Timers, bus::SharedDevice};
 use isomer_devices::{
     backend::char::{CharInput, CharOutput, InputWaker},
     test_finisher::PowerEvent,
 };
-use isomer_engine::{Control, Controls, Exit, Stats, Vcpu};
+use isomer_engine::{Control, Controls, Exit, Samples, Stats, Vcpu};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -89,6 +89,8 @@ pub struct Parts {
     pub vcpus: Vec<Box<dyn Vcpu>>,
     /// Their common controls.
     pub control: Arc<dyn Controls>,
+    /// Their engine.
+    pub engine: MachineEngine,
     /// All devices by name, for reset, state and shutdown.
     pub devices: Vec<(String, SharedDevice)>,
     /// Takes console input (or the command's standard input).
@@ -114,6 +116,9 @@ pub struct Machine {
     stats: Arc<Mutex<Vec<Stats>>>,
     command_exit: Option<i32>,
     resize: Arc<dyn Fn(u16, u16) + Send + Sync>,
+    wants_samples: bool,
+    sampler: Option<Sampler>,
+    samples: Samples,
 }
 
 impl std::fmt::Debug for Machine {
@@ -140,6 +145,9 @@ impl Machine {
             stats: Arc::default(),
             command_exit: None,
             resize,
+            wants_samples: spec.profile.sample,
+            sampler: None,
+            samples: Samples::default(),
         })
     }
 
@@ -171,6 +179,11 @@ impl Machine {
         }
     }
 
+    /// What runs guest code: to be told, and changed while the guest runs, by any thread.
+    pub fn engine(&self) -> &MachineEngine {
+        &self.parts.engine
+    }
+
     /// Presses the power button, upon which a guest shuts down if it cares to. `false`: the board has none.
     pub fn press_power_button(&self) -> bool {
         let button = self.parts.power_button.as_ref();
@@ -180,6 +193,9 @@ impl Machine {
     /// Starts the vCPU threads.
     pub fn start(&mut self) -> Result<(), MachineError> {
         self.parts.control.set_control(Control::Run);
+        if self.wants_samples {
+            self.sampler = Some(Sampler::start(self.parts.control.clone())?);
+        }
         for (index, mut vcpu) in std::mem::take(&mut self.parts.vcpus).into_iter().enumerate() {
             let events = self.sender.clone();
             let body = move || {
@@ -246,11 +262,15 @@ impl Machine {
     /// Stops all threads and lets devices finish; the message of a thread that panicked, if one did.
     fn stop(&mut self) -> Option<String> {
         self.parts.control.set_control(Control::Stop);
+        self.sampler = None;
         let mut crashed = None;
         let mut stats = Vec::new();
         for thread in self.threads.drain(..) {
             match thread.join() {
-                Ok(vcpu) => stats.push(vcpu.stats()),
+                Ok(vcpu) => {
+                    stats.push(vcpu.stats());
+                    self.samples.merge(vcpu.samples());
+                }
                 Err(panic) => {
                     let text = panic.downcast_ref::<String>().cloned();
                     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
@@ -265,6 +285,11 @@ impl Machine {
             device.lock().unwrap_or_else(PoisonError::into_inner).quiesce();
         }
         crashed
+    }
+
+    /// Where the guest's time went, once the machine has ended; nothing unless its spec asked for it.
+    pub fn samples(&self) -> &Samples {
+        &self.samples
     }
 
     /// Counters of each vCPU, once the machine has ended.

@@ -54,8 +54,8 @@ impl EngineChoice {
     /// The engine's own name for it.
     pub(crate) const fn kind(self) -> EngineKind {
         match self {
-            Self::Auto | Self::Interp => EngineKind::Interpreter,
-            Self::Jit => EngineKind::Jit,
+            Self::Interp => EngineKind::Interpreter,
+            Self::Auto | Self::Jit => EngineKind::Jit,
             Self::Reference => EngineKind::Reference,
         }
     }
@@ -88,6 +88,17 @@ pub enum Transport {
     Pci,
     /// virtio over MMIO.
     Mmio,
+}
+
+/// What is measured while the guest runs.
+#[derive(Clone, Debug, Default)]
+pub struct ProfileOptions {
+    /// Sample where the guest's time goes.
+    pub sample: bool,
+    /// Tell the host's `perf` of compiled code: see [`crate::profile::perf_map_path`].
+    pub perf_map: bool,
+    /// Files with names for guest addresses, besides kernel and firmware.
+    pub symbols: Vec<PathBuf>,
 }
 
 /// One disk.
@@ -237,6 +248,8 @@ pub struct Spec {
     pub cache: CacheSettings,
     /// What to trace.
     pub trace: Trace,
+    /// What to measure.
+    pub profile: ProfileOptions,
 }
 
 impl Default for Spec {
@@ -257,6 +270,7 @@ impl Default for Spec {
             engine: EngineChoice::default(),
             cache: CacheSettings::default(),
             trace: Trace::default(),
+            profile: ProfileOptions::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Our side: the program on a hart in user mode, without a kernel.
 
 use super::{image::Image, record};
+use crate::suites::bare::mixture;
 use anyhow::{Context, Result, bail};
 use isomer_core::{Bus, Clock, Gpa, GuestMemory};
 use isomer_engine::{EngineKind, Exit, Group, Jit, SoftVcpu, Trace, VcpuConfig};
@@ -50,6 +51,7 @@ pub(crate) fn run(image: &Image, guest: &Arc<Riscv64>, engine: EngineKind) -> Re
         code_limit_bytes: 4 << 20,
     });
     vcpu.power_on();
+    vcpu.mix(image.segments().iter().fold(0, |seed, (_, bytes)| seed ^ mixture(bytes)));
     let read = |at: u64| -> Result<u64> {
         let mut value = [0; 8];
         memory.read(Gpa(at), &mut value)?;

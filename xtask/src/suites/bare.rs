@@ -22,6 +22,14 @@ pub(crate) enum Verdict {
     Hung(String),
 }
 
+/// What a mixed engine does when, from the program's bytes: another for each, always the same for one.
+pub(crate) fn mixture(program: &[u8]) -> u64 {
+    // FNV-1a.
+    program
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
 /// One program on one machine.
 pub(crate) struct Bare {
     vcpu: SoftVcpu<Riscv64>,
@@ -58,6 +66,7 @@ impl Bare {
             code_limit_bytes: 4 << 20,
         });
         vcpu.power_on();
+        vcpu.mix(mixture(elf));
         vcpu.cpu_mut().x[11] = 0;
         Ok(Self { vcpu, memory, symbols, guest })
     }

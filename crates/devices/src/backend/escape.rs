@@ -12,12 +12,15 @@ pub enum ConsoleCommand {
     Help,
     /// Ctrl-A c: switch between console and monitor.
     Monitor,
+    /// Ctrl-A e: the next engine.
+    Engine,
 }
 
 /// The keys, for help texts.
 pub const KEYS: &[(&str, &str)] = &[
     ("Ctrl-A x", "leave"),
     ("Ctrl-A c", "show the machine's status"),
+    ("Ctrl-A e", "go on with the next engine"),
     ("Ctrl-A h", "show these keys"),
     ("Ctrl-A Ctrl-A", "send Ctrl-A"),
 ];
@@ -64,6 +67,7 @@ impl EscapeFilter {
             b'x' | b'X' => Step::Command(ConsoleCommand::Quit),
             b'h' | b'H' | b'?' => Step::Command(ConsoleCommand::Help),
             b'c' | b'C' => Step::Command(ConsoleCommand::Monitor),
+            b'e' | b'E' => Step::Command(ConsoleCommand::Engine),
             _ => Step::Swallow,
         }
     }
@@ -90,7 +94,7 @@ mod tests {
         use ConsoleCommand::*;
         assert_eq!(run(b"ls\r"), (b"ls\r".to_vec(), vec![]));
         assert_eq!(run(b"a\x01xb"), (b"ab".to_vec(), vec![Quit]));
-        assert_eq!(run(b"\x01h\x01c\x01?"), (vec![], vec![Help, Monitor, Help]));
+        assert_eq!(run(b"\x01h\x01c\x01e\x01?"), (vec![], vec![Help, Monitor, Engine, Help]));
         assert_eq!(run(b"\x01\x01x"), (b"\x01x".to_vec(), vec![]));
         assert_eq!(run(b"\x01qx"), (b"x".to_vec(), vec![]));
         assert_eq!(run(b"\x01\x01\x01\x01"), (b"\x01\x01".to_vec(), vec![]));

@@ -25,7 +25,7 @@ pub(crate) const FINISH: u64 = 0x1000_0000;
 /// The longest any test may take before it counts as hung.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) const ENGINES: [EngineKind; 5] = EngineKind::ALL;
+pub(crate) const ENGINES: [EngineKind; 6] = EngineKind::ALL;
 
 /// Takes results and stops who wrote them.
 struct Finish {
@@ -111,6 +111,18 @@ impl Machine {
         engine: EngineKind,
         firmware: Option<Box<dyn Firmware<Riscv64>>>,
     ) -> SoftVcpu<Riscv64> {
+        let jit = self.jit.clone().or_else(|| Jit::for_engine(engine, &self.guest).unwrap());
+        self.hart_with(index, engine, jit, firmware)
+    }
+
+    /// The same with these compilers.
+    pub(crate) fn hart_with(
+        &self,
+        index: usize,
+        engine: EngineKind,
+        jit: Option<Arc<Jit<Riscv64>>>,
+        firmware: Option<Box<dyn Firmware<Riscv64>>>,
+    ) -> SoftVcpu<Riscv64> {
         SoftVcpu::new(VcpuConfig {
             guest: self.guest.clone(),
             cpu: self.guest.reset(index as u64, CODE),
@@ -122,7 +134,7 @@ impl Machine {
             firmware,
             trace: Trace::default(),
             engine,
-            jit: self.jit.clone().or_else(|| Jit::for_engine(engine, &self.guest).unwrap()),
+            jit,
             code_limit_bytes: self.code_limit_bytes,
         })
     }

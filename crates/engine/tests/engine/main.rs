@@ -3,10 +3,13 @@
 mod asm;
 mod faults;
 mod harts;
+mod injection;
 mod kept;
 mod limits;
 mod machine;
 mod random;
 mod self_modifying;
 mod sleep;
+mod stress;
+mod switching;
 mod translation;

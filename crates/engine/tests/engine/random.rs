@@ -1,4 +1,5 @@
-//! Random small programs on both engines, block by block and at full speed.
+//! Random small programs: on interpreter and reference engine block by block, on every engine at full speed, and on mixed
+//! engines.
 
 use crate::{asm::*, machine::*};
 use isomer_core::Gpa;
@@ -125,7 +126,7 @@ fn machine(program: &[u8], seed: u64, engine: EngineKind) -> (Machine, SoftVcpu<
 }
 
 /// What a guest can see: registers, pc, instructions retired, memory.
-fn state(machine: &Machine, hart: &SoftVcpu<Riscv64>) -> ([u64; 32], u64, u64, Vec<u8>) {
+fn state(machine: &Machine, hart: &SoftVcpu<Riscv64>) -> State {
     let mut data = vec![0; 2 * WINDOW_BYTES as usize];
     machine.memory.read(Gpa(WINDOW - WINDOW_BYTES), &mut data).unwrap();
     let cpu = hart.cpu();
@@ -137,7 +138,8 @@ fn both_engines_agree_block_by_block() {
     let mut traps = 0;
     for seed in 0..150 {
         let program = program(seed);
-        let mut pair = ENGINES.map(|engine| machine(&program, seed, engine));
+        let mut pair =
+            [EngineKind::Interpreter, EngineKind::Reference].map(|engine| machine(&program, seed, engine));
         loop {
             let exits = pair.each_mut().map(|(_, hart)| hart.run(Some(1)));
             let states = pair.each_ref().map(|(machine, hart)| state(machine, hart));
@@ -150,10 +152,41 @@ fn both_engines_agree_block_by_block() {
         }
         traps += pair[0].1.stats().traps;
         // At full speed, with links and long slices, it ends the same.
-        let (fast, hart) = machine(&program, seed, EngineKind::Interpreter);
-        let (hart, _) = fast.run_hart(hart);
-        let (slow, fast) = (state(&pair[1].0, &pair[1].1), state(&fast, &hart));
-        assert!((slow.0, &slow.3) == (fast.0, &fast.3), "seed {seed}");
+        for engine in ENGINES {
+            agrees_at_its_end(&program, seed, engine, None, &state(&pair[1].0, &pair[1].1));
+        }
     }
     assert!(traps > 500, "{traps} traps are too few to mean anything");
+}
+
+/// What the guest sees is the same whichever engine it is moved to and when.
+#[test]
+fn mixed_engines_agree() {
+    for seed in 0..200 {
+        let program = program(seed);
+        let (machine, hart) = machine(&program, seed, EngineKind::Reference);
+        let (hart, _) = machine.run_hart(hart);
+        let expected = state(&machine, &hart);
+        for mix in 0..4 {
+            agrees_at_its_end(&program, seed, EngineKind::Mixed, Some(4 * seed + mix), &expected);
+        }
+    }
+}
+
+type State = ([u64; 32], u64, u64, Vec<u8>);
+
+/// The count of instructions is in registers where the program has read it; at the end it runs on until it is stopped.
+fn agrees_at_its_end(program: &[u8], seed: u64, engine: EngineKind, mix: Option<u64>, expected: &State) {
+    let (machine, mut hart) = machine(program, seed, engine);
+    if let Some(mix) = mix {
+        hart.mix(mix);
+    }
+    let (hart, _) = machine.run_hart(hart);
+    let ended = state(&machine, &hart);
+    assert!(
+        (expected.0, &expected.3) == (ended.0, &ended.3),
+        "seed {seed} on {engine:?} {mix:?}: {:x?}\n{:x?}",
+        expected.0,
+        ended.0
+    );
 }

@@ -11,7 +11,7 @@ use super::{
     gic::{self, Gic},
 };
 use crate::{
-    Console, MachineError, Spec, Transport,
+    Console, MachineError, Spec, Transport, engine,
     fdt::{self, Chosen, FdtBuilder, FdtError},
     firmware::psci::{self, Psci},
     lifecycle::{Event, Host, Parts},
@@ -39,7 +39,7 @@ use isomer_devices::{
         pci::VirtioPci,
     },
 };
-use isomer_engine::{Group, SoftVcpu, Vcpu, VcpuConfig};
+use isomer_engine::{Engines, Group, SoftVcpu, Vcpu, VcpuConfig};
 use std::sync::{Arc, Mutex, PoisonError, mpsc::Sender};
 
 /// One row of the memory map.
@@ -216,7 +216,8 @@ pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, Ma
 
     let start = load(spec, &guest, &wiring, &files)?;
     let psci = Psci::new(memory.clone(), Box::new(move |event| drop(events.send(Event::Power(event)))));
-    let vcpus = vcpus(spec, &guest, &wiring, &group, &clock, &psci, start)?;
+    let (engines, engine) = engine::choose(spec, &guest, &group)?;
+    let vcpus = vcpus(spec, &guest, &wiring, &engines, &clock, &psci, start);
     let pci = shared(wiring.pci);
     bus.map(Gpa(ECAM.base), ECAM.len, 0, pci.clone())?;
     let gic = wiring.gic.parts.into_iter().map(|part| (part.label.to_owned(), part.device));
@@ -226,6 +227,7 @@ pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, Ma
     Ok(Parts {
         vcpus,
         control: group,
+        engine,
         devices,
         input,
         resize,
@@ -392,19 +394,18 @@ fn vcpus(
     spec: &Spec,
     guest: &Arc<Aarch64>,
     wiring: &Wiring,
-    group: &Arc<Group<Aarch64>>,
+    engines: &Engines<Aarch64>,
     clock: &Arc<Clock>,
     psci: &Psci,
     start: Start,
-) -> Result<Vec<Box<dyn Vcpu>>, MachineError> {
-    let engine = spec.engine.kind();
-    let jit = super::compilers(spec, guest)?;
+) -> Vec<Box<dyn Vcpu>> {
+    let (engine, jit) = engines.current();
     let make = |index: usize| {
         let vcpu = SoftVcpu::new(VcpuConfig {
             guest: guest.clone(),
             cpu: psci::boot_state(guest, index as u32, start.entry, start.x0),
             index,
-            group: group.clone(),
+            group: engines.group().clone(),
             memory: wiring.memory.clone(),
             mmio: wiring.bus.clone(),
             clock: clock.clone(),
@@ -419,7 +420,7 @@ fn vcpus(
         }
         Box::new(vcpu) as Box<dyn Vcpu>
     };
-    Ok((0..spec.cpus).map(make).collect())
+    (0..spec.cpus).map(make).collect()
 }
 
 /// Describes the board to the kernel.

@@ -10,9 +10,7 @@ use crate::{
     Arch, MachineError, Spec,
     lifecycle::{Event, Host, Parts},
 };
-use isomer_engine::Jit;
-use isomer_ir::Guest;
-use std::sync::{Arc, Once, mpsc::Sender};
+use std::sync::mpsc::Sender;
 
 /// The most CPUs any board has.
 pub const MAX_CPUS: usize = 8;
@@ -26,18 +24,6 @@ pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, Ma
         Arch::Riscv64 => riscv64_virt::build(spec, host, events),
         Arch::Aarch64 => aarch64_virt::build(spec, host, events),
     }
-}
-
-/// The compilers of the machine's engine, if it has any. Where their cache cannot be used, they do without and we say so,
-/// once a process: a machine may be made again and again.
-fn compilers<G: Guest>(spec: &Spec, guest: &Arc<G>) -> Result<Option<Arc<Jit<G>>>, MachineError> {
-    static TOLD: Once = Once::new();
-    let jit = Jit::for_engine_with(spec.engine.kind(), guest, &spec.cache)
-        .map_err(|source| MachineError::Jit { source })?;
-    if let Some(error) = jit.as_ref().and_then(|jit| jit.cache_error()) {
-        TOLD.call_once(|| tracing::warn!("running without the code cache: {error} ({})", error.fix()));
-    }
-    Ok(jit)
 }
 
 fn check(spec: &Spec) -> Result<(), MachineError> {

@@ -6,7 +6,7 @@ use super::{
     files::BootFiles,
 };
 use crate::{
-    Console, MachineError, Spec, Transport,
+    Console, MachineError, Spec, Transport, engine,
     fdt::{self, Chosen, FdtBuilder, FdtError},
     firmware::sbi::{self, Sbi},
     lifecycle::{Event, Host, Parts},
@@ -36,7 +36,7 @@ use isomer_devices::{
         pci::VirtioPci,
     },
 };
-use isomer_engine::{Group, SoftVcpu, Vcpu, VcpuConfig};
+use isomer_engine::{Engines, Group, SoftVcpu, Vcpu, VcpuConfig};
 use isomer_riscv64::Riscv64;
 use std::sync::{Arc, Mutex, PoisonError, mpsc::Sender};
 
@@ -199,12 +199,24 @@ pub fn build(spec: &Spec, mut host: Host, events: Sender<Event>) -> Result<Parts
         fw_cfg.add_item(item, count).map_err(|error| MachineError::Wiring(error.to_string()))?;
     }
     wiring.place("fw_cfg", shared(fw_cfg), &[&FW_CFG], &[])?;
-    let vcpus = boot(spec, &guest, &wiring, &group, &clock, output, &events)?;
+    let (engines, engine) = engine::choose(spec, &guest, &group)?;
+    let vcpus = boot(spec, &guest, &wiring, &engines, &clock, output, &events)?;
     let pci = shared(wiring.pci);
     bus.map(Gpa(ECAM.base), ECAM.len, 0, pci.clone())?;
     let mut devices: Vec<_> = wiring.placed.into_iter().map(|(name, device, _)| (name, device)).collect();
     devices.push(("pci".to_owned(), pci));
-    Ok(Parts { vcpus, control: group, devices, input, resize, runs_command, power_button: None, timers, bus })
+    Ok(Parts {
+        vcpus,
+        control: group,
+        engine,
+        devices,
+        input,
+        resize,
+        runs_command,
+        power_button: None,
+        timers,
+        bus,
+    })
 }
 
 fn shared<D: Device + 'static>(device: D) -> SharedDevice {
@@ -281,7 +293,7 @@ fn boot(
     spec: &Spec,
     guest: &Arc<Riscv64>,
     wiring: &Wiring,
-    group: &Arc<Group<Riscv64>>,
+    engines: &Engines<Riscv64>,
     clock: &Arc<Clock>,
     output: SharedOutput,
     events: &Sender<Event>,
@@ -328,8 +340,7 @@ fn boot(
     let power = events.clone();
     let on_power = Box::new(move |event| drop(power.send(Event::Power(event))));
     let sbi = own_firmware.then(|| Sbi::new(memory.clone(), spec.cpus, Box::new(output), on_power));
-    let engine = spec.engine.kind();
-    let jit = super::compilers(spec, guest)?;
+    let (engine, jit) = engines.current();
     let mut vcpus: Vec<Box<dyn Vcpu>> = Vec::new();
     for index in 0..spec.cpus {
         let cpu = match own_firmware {
@@ -340,7 +351,7 @@ fn boot(
             guest: guest.clone(),
             cpu,
             index,
-            group: group.clone(),
+            group: engines.group().clone(),
             memory: memory.clone(),
             mmio: wiring.bus.clone(),
             clock: clock.clone(),

@@ -19,7 +19,12 @@ pub use place::{Occupied, check_overlaps, place_fdt, place_initrd};
 pub use reset_vector::{NextMode, reset_vector};
 
 use isomer_core::{Gpa, GuestMemory};
-use std::fmt;
+use std::{borrow::Cow, fmt};
+
+/// A kernel file's content, unpacked if it is compressed, at most `limit` bytes.
+pub(crate) fn unpack(bytes: &[u8], limit: u64) -> Result<Cow<'_, [u8]>, LoadError> {
+    compressed::unpack(Role::Kernel, bytes, limit)
+}
 
 /// A stretch of guest-physical addresses, the end not included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
