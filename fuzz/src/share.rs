@@ -1,7 +1,10 @@
 //! A client of the file servers behind virtio-fs and virtio-9p that sends any requests, well framed or not, and a
 //! directory for them with something outside that must not change.
 
-use crate::{input::Input, virtio::{RAM, ram}};
+use crate::{
+    input::Input,
+    virtio::{RAM, ram},
+};
 use isomer_core::{Device, Gpa, GuestMemory, IrqLine};
 use isomer_devices::{
     backend::share::{Share, ShareOptions},
@@ -60,7 +63,11 @@ impl Playground {
 
     /// Panics if anything outside has changed.
     pub fn check(&self) {
-        assert_eq!(fs::read(self.dir.path().join("out")).ok().as_deref(), Some(SECRET), "the file outside changed");
+        assert_eq!(
+            fs::read(self.dir.path().join("out")).ok().as_deref(),
+            Some(SECRET),
+            "the file outside changed"
+        );
         let names = fs::read_dir(self.dir.path()).expect("it is still there").count();
         assert_eq!(names, 2, "something was made outside");
     }
@@ -84,8 +91,12 @@ impl<V: VirtioDevice> Client<V> {
     /// Sets the device up.
     pub fn new(device: V, queue: u64) -> Self {
         let memory = ram();
-        let mut client =
-            Self { device: VirtioMmio::new(device, memory.clone(), IrqLine::unconnected()), memory, queue, sent: 0 };
+        let mut client = Self {
+            device: VirtioMmio::new(device, memory.clone(), IrqLine::unconnected()),
+            memory,
+            queue,
+            sent: 0,
+        };
         client.set(0x70, 3);
         // VERSION_1 and nothing else.
         for (half, features) in [(0, 0), (1, 1)] {

@@ -18,6 +18,8 @@ const ARCHITECTURE: &str = "riscv64";
 const KERNEL_METAPACKAGE: &str = "linux-image-riscv64";
 /// A test program that verifies what it reads.
 const TEST_PACKAGE: &str = "bonnie++";
+/// Has flock(1), which Debian's busybox does not.
+const LOCK_PACKAGE: &str = "util-linux";
 /// In the order they are loaded. Everything else that is needed is built in.
 const MODULES: [&str; 4] = ["netfs", "9pnet", "9pnet_virtio", "9p"];
 /// Written last: names the versions of a complete set of files.
@@ -109,6 +111,7 @@ fn fetch(work: &Path, mirror: Option<&str>, folder: &Path) -> Result<()> {
     unpack(&kernel, &["./boot/vmlinux-*", "*/fs/9p/*", "*/fs/netfs/*", "*/net/9p/*"])?;
     unpack(BUSYBOX_PACKAGE, &["./usr/bin/busybox"])?;
     unpack(TEST_PACKAGE, &["./usr/sbin/*"])?;
+    unpack(LOCK_PACKAGE, &["./usr/bin/flock"])?;
     for library in ["libc6", "libstdc++6", "libgcc-s1"] {
         unpack(library, &["./usr/lib/*.so*", "./usr/lib/riscv64-linux-gnu/*.so*"])
             .or_else(|_| unpack(library, &["./usr/lib/riscv64-linux-gnu/*.so*"]))?;
