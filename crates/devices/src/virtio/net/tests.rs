@@ -186,7 +186,7 @@ fn long_frames_take_several_buffers_and_wait_for_them() {
 
 #[test]
 fn short_buffers_without_merging_lose_the_frame() {
-    let (mut guest, far) = machine(1, u64::MAX & !(1 << 15));
+    let (mut guest, far) = machine(1, !(1_u64 << 15));
     let small = guest.post(0, &[Part::In(500)]);
     far.arrive(FrameMeta::default(), frame(MAC, 600));
     far.arrive(FrameMeta::default(), frame(MAC, 60));
@@ -234,10 +234,10 @@ fn offloads_follow_negotiation_and_commands() {
     assert_eq!(command(&mut guest, 2, 5, 0, &(1u64 << 1).to_le_bytes()), 0);
     far.wait(|wires| wires.guest == Offloads { checksum: true, ..Offloads::default() });
     assert_eq!(command(&mut guest, 2, 5, 0, &(1u64 << 10).to_le_bytes()), 1);
-    let (_guest, far) = machine(1, u64::MAX & !guest_bits);
+    let (_guest, far) = machine(1, !guest_bits);
     far.wait(|wires| wires.guest == Offloads::default());
     // Segments without checksums are not possible.
-    let (_guest, far) = machine(1, u64::MAX & !(1 << 1));
+    let (_guest, far) = machine(1, !(1_u64 << 1));
     std::thread::sleep(Duration::from_millis(5));
     far.wait(|wires| wires.guest == Offloads::default());
 }
@@ -295,15 +295,15 @@ fn flows_return_on_the_pair_they_left_on() {
     assert_eq!(command(&mut guest, 8, 4, 0, &0u16.to_le_bytes()), 1);
     let posted: Vec<_> = (0..4).map(|pair| guest.post(2 * pair, &[Part::In(2000)])).collect();
     (0..4).for_each(|pair| guest.kick(2 * pair));
-    for pair in 0..4 {
+    for (pair, posted) in posted.iter().enumerate() {
         let port = 1000 + pair as u16;
         let sent = flow_frame(OTHER, true, port);
         guest.request(2 * pair + 1, &[Part::Out(&NO_HEADER), Part::Out(&sent)]);
         far.arrive(FrameMeta::default(), flow_frame(MAC, false, port));
-        assert_eq!(guest.wait_used(2 * pair), (posted[pair].head, 72));
+        assert_eq!(guest.wait_used(2 * pair), (posted.head, 72));
     }
     // Without multi-queue the control queue is the third.
-    let (mut guest, _far) = machine(4, u64::MAX & !(1 << 22));
+    let (mut guest, _far) = machine(4, !(1_u64 << 22));
     assert_eq!(command(&mut guest, 2, 0, 0, &[1]), 0);
 }
 
@@ -314,7 +314,7 @@ fn a_reset_ends_the_session() {
     Device::reset(&mut guest.device);
     assert_eq!(far.wires.lock().unwrap().resets, 1);
     assert_eq!(guest.device.config(0, 8) & 0xffff_ffff_ffff, 0x5634_1200_5452);
-    guest.start(u64::MAX & !feature::EVENT_IDX);
+    guest.start(!feature::EVENT_IDX);
     let sent = frame(OTHER, 60);
     guest.request(1, &[Part::Out(&NO_HEADER), Part::Out(&sent)]);
     far.wait(|wires| wires.sent.len() == 1);

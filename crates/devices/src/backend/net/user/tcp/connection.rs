@@ -192,7 +192,7 @@ impl Connection {
         if self.connecting.is_some() || self.broken {
             return false;
         }
-        match self.to_host().and_then(|some| Ok(self.to_guest()? || some)) {
+        match self.move_to_host().and_then(|some| Ok(self.move_to_guest()? || some)) {
             Ok(moved) => moved,
             Err(_) => {
                 self.fail();
@@ -201,7 +201,7 @@ impl Connection {
         }
     }
 
-    fn to_host(&mut self) -> io::Result<bool> {
+    fn move_to_host(&mut self) -> io::Result<bool> {
         let mut moved = false;
         let socket = self.sockets.get_mut::<Socket<'_>>(self.handle);
         while self.writable && socket.can_recv() {
@@ -231,7 +231,7 @@ impl Connection {
         Ok(moved)
     }
 
-    fn to_guest(&mut self) -> io::Result<bool> {
+    fn move_to_guest(&mut self) -> io::Result<bool> {
         let mut moved = false;
         let socket = self.sockets.get_mut::<Socket<'_>>(self.handle);
         if socket.state() == State::Established && socket.timeout() == Some(ANSWER_LIMIT) {
@@ -271,7 +271,7 @@ impl Connection {
             // The guest has heard the end; what it said before is still on its way to the host.
             State::Closed if !broken && finished && !ended => Fate::GoesOn,
             State::Closed => {
-                if !broken && !(finished && self.host_ended) {
+                if !(broken || finished && self.host_ended) {
                     self.reset_host();
                 }
                 Fate::Over
