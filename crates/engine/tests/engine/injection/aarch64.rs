@@ -243,7 +243,7 @@ impl Program {
         // The vectors of exceptions from this level on its own stack pointer, a branch behind the others each.
         let (sync_at, irq_at) = (0x800 / 4, 0x800 / 4 + sync.len());
         let mut words = vec![ISB; 0x800 / 4];
-        words[0x200 / 4] = b(sync_at as i32 - 0x200 / 4);
+        words[0x200 / 4] = b(sync_at - 0x200 / 4);
         words[0x280 / 4] = b(irq_at as i32 - 0x280 / 4);
         [words, sync, irq].concat()
     }
