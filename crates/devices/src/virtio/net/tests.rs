@@ -28,6 +28,8 @@ struct Wires {
     incoming: VecDeque<(FrameMeta, Vec<u8>)>,
     guest: Offloads,
     resets: u32,
+    /// Whatever is sent comes back at once.
+    echo: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -82,7 +84,11 @@ impl NetBackend for Cable {
         self.far.wires.lock().unwrap().resets += 1;
     }
     fn send(&mut self, meta: &FrameMeta, frame: &mut [u8]) {
-        self.far.wires.lock().unwrap().sent.push((*meta, frame.to_vec()));
+        let mut wires = self.far.wires.lock().unwrap();
+        wires.sent.push((*meta, frame.to_vec()));
+        if wires.echo {
+            wires.incoming.push_back((*meta, frame.to_vec()));
+        }
     }
     fn poll(&mut self, wait: bool) {
         let timeout = if wait { None } else { Some(Duration::ZERO) };
@@ -156,6 +162,16 @@ fn frames_travel_both_ways() {
     assert_eq!(got[12..612], arriving);
     let stats = guest.device.device().stats().clone();
     assert_eq!((stats.sent.load(Ordering::Relaxed), stats.received_bytes.load(Ordering::Relaxed)), (1, 600));
+}
+
+#[test]
+fn answers_do_not_wait_for_another_event() {
+    let (mut guest, far) = machine(1, u64::MAX);
+    far.wires.lock().unwrap().echo = true;
+    let posted = guest.post(0, &[Part::In(2000)]);
+    let sent = frame(MAC, 60);
+    guest.request(1, &[Part::Out(&NO_HEADER), Part::Out(&sent)]);
+    assert_eq!(guest.wait_used(0), (posted.head, 72));
 }
 
 #[test]

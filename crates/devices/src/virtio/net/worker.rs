@@ -221,6 +221,8 @@ impl Carrier {
             for pair in 0..self.pairs.len() {
                 more |= self.transmit(pair, &mut *backend, &mut buffer);
             }
+            // Answers that are there already, before anything is waited for.
+            self.receive(&mut *backend);
             backend.poll(!more);
             self.receive(&mut *backend);
         }
