@@ -28,6 +28,8 @@ pub fn boot_state(guest: &Riscv64, hartid: u64, entry: Gpa, opaque: u64) -> Cpu 
     cpu.medeleg = DELEGATED;
     cpu.mideleg = irq::SUPERVISOR & !irq::LCOFI | when(Extensions::SSCOFPMF, irq::LCOFI);
     cpu.mcounteren = u64::from(u32::MAX);
+    // As OpenSBI does. A kernel without a driver for counters leaves it as it is, and programs read `time` in its vDSO.
+    cpu.scounteren = 0b111;
     // Those that sbi_pmu_counter_start starts are stopped.
     cpu.mcountinhibit = counters::PROGRAMMABLE;
     // STCE without Sstc too: there the kernel cannot reach `stimecmp`, and sbi_set_timer uses it all the same.
