@@ -276,9 +276,7 @@ impl VirtioDevice for VirtioConsole {
         let (columns, rows) = self.shared.control().size;
         let ports = self.shared.ports.len().max(1) as u32;
         let config = [&columns.to_le_bytes()[..], &rows.to_le_bytes(), &ports.to_le_bytes()].concat();
-        let rest = usize::try_from(offset).ok().and_then(|at| config.get(at..)).unwrap_or(&[]);
-        let len = rest.len().min(buf.len());
-        buf[..len].copy_from_slice(&rest[..len]);
+        super::copy_config(&config, offset, buf);
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {

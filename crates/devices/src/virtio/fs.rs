@@ -143,9 +143,7 @@ impl VirtioDevice for VirtioFs {
         let mut config = [0; TAG_BYTES + 4];
         config[..TAG_BYTES].copy_from_slice(&self.tag);
         config[TAG_BYTES..].copy_from_slice(&(self.queue_sizes.len() as u32 - 1).to_le_bytes());
-        let rest = usize::try_from(offset).ok().and_then(|at| config.get(at..)).unwrap_or(&[]);
-        let len = rest.len().min(buf.len());
-        buf[..len].copy_from_slice(&rest[..len]);
+        super::copy_config(&config, offset, buf);
     }
 
     fn activate(&mut self, activation: Activation) {

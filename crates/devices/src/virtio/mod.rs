@@ -101,6 +101,13 @@ pub struct Activation {
     pub interrupt: Interrupt,
 }
 
+/// [`VirtioDevice::read_config`] for a device whose configuration is `config`.
+fn copy_config(config: &[u8], offset: u64, buf: &mut [u8]) {
+    let rest = usize::try_from(offset).ok().and_then(|at| config.get(at..)).unwrap_or(&[]);
+    let len = rest.len().min(buf.len());
+    buf[..len].copy_from_slice(&rest[..len]);
+}
+
 /// A virtio device, whatever the transport.
 ///
 /// A device serves its queues in [`Self::notify`], on the calling vCPU's thread, or hands them to a thread of its

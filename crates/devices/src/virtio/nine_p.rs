@@ -103,9 +103,7 @@ impl VirtioDevice for Virtio9p {
 
     fn read_config(&self, offset: u64, buf: &mut [u8]) {
         let config = [&(self.tag.len() as u16).to_le_bytes()[..], &self.tag].concat();
-        let rest = usize::try_from(offset).ok().and_then(|at| config.get(at..)).unwrap_or(&[]);
-        let len = rest.len().min(buf.len());
-        buf[..len].copy_from_slice(&rest[..len]);
+        super::copy_config(&config, offset, buf);
     }
 
     fn activate(&mut self, activation: Activation) {

@@ -211,9 +211,7 @@ impl VirtioDevice for VirtioNet {
 
     fn read_config(&self, offset: u64, buf: &mut [u8]) {
         let config = self.config();
-        let rest = usize::try_from(offset).ok().and_then(|at| config.get(at..)).unwrap_or(&[]);
-        let len = rest.len().min(buf.len());
-        buf[..len].copy_from_slice(&rest[..len]);
+        super::copy_config(&config, offset, buf);
     }
 
     fn activate(&mut self, activation: Activation) {
