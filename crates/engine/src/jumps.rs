@@ -115,8 +115,7 @@ impl Jumps {
         let page = set.pages.entry(number).or_insert_with(new);
         let place = (pc % PAGE_SIZE) as usize / 2;
         page.places[place / 64] |= 1 << (place % 64);
-        let block = std::ptr::without_provenance(granule as usize);
-        let new = JumpEntry { pc, mode: mode_tag(mode), entry, block };
+        let new = JumpEntry { pc, mode: mode_tag(mode), entry };
         let at = jump_index(pc);
         let old = std::mem::replace(&mut set.entries[at], new);
         let same = |held: &JumpEntry| held.pc == pc && held.mode | CERTAIN == new.mode;

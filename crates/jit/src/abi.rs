@@ -74,8 +74,6 @@ pub struct JumpEntry {
     pub mode: u64,
     /// Where to enter compiled code; null only in empty entries.
     pub entry: *const u8,
-    /// The engine's own.
-    pub block: *const c_void,
 }
 
 /// [`JumpEntry::mode`] for a mode word: never 0, so that an empty cache is memory that nobody has touched, and short as a
@@ -86,7 +84,7 @@ pub const fn mode_tag(mode: u32) -> u64 {
 
 impl JumpEntry {
     /// Names no code.
-    pub const EMPTY: Self = Self { pc: 0, mode: 0, entry: std::ptr::null(), block: std::ptr::null() };
+    pub const EMPTY: Self = Self { pc: 0, mode: 0, entry: std::ptr::null() };
 }
 
 /// The entry a virtual pc uses: blocks of 64 KiB of code in a row do not compete.
