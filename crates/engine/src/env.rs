@@ -371,14 +371,18 @@ impl<G: Guest> VcpuEnv<G> {
             self.blocks.drop_granule(gpa);
             self.clear_jumps();
         }
-        if !transient && let Some(block) = self.find_kept((gpa, mode), &code, generation, provisional, cpu) {
-            return Ok(Some(block));
-        }
         let insns = cpu.header().insns;
         if !transient
-            && let Some(block) = self.compile_at_once((gpa, mode), &code, generation, provisional, insns)
+            && let Some(native) = &mut self.native
+            && !native.is_volatile(gpa.page_number(), generation, insns)
         {
-            return Ok(Some(block));
+            let jit = native.jit.clone();
+            let block = self
+                .find_kept(&jit, (gpa, mode), &code, generation, provisional)
+                .or_else(|| self.compile_at_once(&jit, (gpa, mode), &code, generation, provisional));
+            if block.is_some() {
+                return Ok(block);
+            }
         }
         let max_insns = if transient { 1 } else { self.phase.block_insns };
         let mut second = None;
@@ -420,17 +424,15 @@ impl<G: Guest> VcpuEnv<G> {
     /// The block at `gpa` as an earlier run compiled it, if the cache has it for these bytes: it is not even lifted then.
     fn find_kept(
         &mut self,
+        jit: &Jit<G>,
         (gpa, mode): (Gpa, u32),
         code: &[u8],
         generation: u32,
         provisional: bool,
-        cpu: &G::Cpu,
     ) -> Option<BlockRef> {
-        let native = self.native.as_mut().filter(|native| native.jit.has_cache())?;
-        if native.is_volatile(gpa.page_number(), generation, cpu.header().insns) {
+        if !jit.has_cache() {
             return None;
         }
-        let jit = native.jit.clone();
         if self.blocks.find_kept(gpa, mode).is_none() {
             let (id, page) = loop {
                 let id = jit.kept_page((gpa, mode), code).filter(|&id| self.blocks.lacks_kept(gpa, id))?;
@@ -453,41 +455,48 @@ impl<G: Guest> VcpuEnv<G> {
             }
         }
         let (page, number) = self.blocks.find_kept(gpa, mode)?;
-        let form = Form::Native(OnceCell::new());
-        let block = self.blocks.insert((gpa, mode), generation, provisional, form, None);
+        let native = NativeCode::of_page(page, number, generation);
+        let block = self.insert_native((gpa, mode), generation, provisional, native);
         // SAFETY: the block was made just now.
-        let translated = unsafe { block.get() };
-        translated.attach(Arc::new(NativeCode::of_page(page, number, generation)));
-        self.seek_region(&jit, translated, code);
+        self.seek_region(jit, unsafe { block.get() }, code);
         Some(block)
     }
 
     /// The block at `gpa`, which `code` begins with, as compiled code alone; `None` if it is to be interpreted.
     fn compile_at_once(
         &mut self,
+        jit: &Jit<G>,
         (gpa, mode): (Gpa, u32),
         code: &[u8],
         generation: u32,
         provisional: bool,
-        insns: u64,
     ) -> Option<BlockRef> {
-        let native = self.native.as_mut()?;
-        let at_once = native.jit.policy().template_after == Some(0);
-        if !at_once || native.is_volatile(gpa.page_number(), generation, insns) {
+        if jit.policy().template_after != Some(0) {
             return None;
         }
-        let jit = native.jit.clone();
         let mut block = lift_block(&*self.guest, mode, code, MAX_BLOCK_INSNS)?;
         passes::optimize_for::<G>(&mut block);
         let source = code.get(..block.len as usize)?;
         let native = jit.compile_lifted((gpa, mode), generation, block, source)?;
-        let form = Form::Native(OnceCell::new());
-        let block = self.blocks.insert((gpa, mode), generation, provisional, form, None);
+        let block = self.insert_native((gpa, mode), generation, provisional, native);
         // SAFETY: the block was made just now.
-        let translated = unsafe { block.get() };
-        translated.attach(Arc::new(native));
-        self.find_region(&jit, translated);
+        self.find_region(jit, unsafe { block.get() });
         Some(block)
+    }
+
+    /// Keeps a block that is compiled code and nothing else.
+    fn insert_native(
+        &mut self,
+        key: (Gpa, u32),
+        generation: u32,
+        provisional: bool,
+        native: NativeCode,
+    ) -> BlockRef {
+        let form = Form::Native(OnceCell::new());
+        let block = self.blocks.insert(key, generation, provisional, form, None);
+        // SAFETY: the block was made just now.
+        unsafe { block.get() }.attach(Arc::new(native));
+        block
     }
 
     /// Attaches the region that starts with the block, whose bytes `code` begins with, if it is there or in the cache.
