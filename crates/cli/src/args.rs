@@ -1,6 +1,6 @@
 //! The command line: one definition that help, errors and shell completions all come from.
 
-use crate::{cache::CacheArgs, network, network::NetArg, values};
+use crate::{cache::CacheArgs, image::ImageArgs, network, network::NetArg, values};
 use clap::{
     Args, Parser, Subcommand, ValueEnum, ValueHint,
     builder::{PossibleValue, PossibleValuesParser},
@@ -89,6 +89,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Look after the compiled code that runs keep for later ones
     Cache(CacheArgs),
+    /// Make, describe, copy, check and resize disk images
+    Image(ImageArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

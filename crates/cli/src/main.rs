@@ -4,6 +4,8 @@ mod args;
 mod cache;
 mod console;
 mod doctor;
+mod image;
+mod image_files;
 mod network;
 mod plan;
 mod report;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::run(args.format),
         Command::Cache(args) => cache::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Completions(args) => completions(&args),
     }
     .into()

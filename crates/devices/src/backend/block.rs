@@ -129,7 +129,9 @@ pub enum BlockError {
     #[error("qcow2 image {} is damaged: {why}", path.display())]
     #[diagnostic(
         code(isomer::block::damaged),
-        help("fetch or copy the image again, or try `qemu-img check -r all` on a copy")
+        help(
+            "`isomer image check` tells more; fetch the image again, or try `qemu-img check -r all` on a copy"
+        )
     )]
     Damaged {
         /// The image.
@@ -137,11 +139,38 @@ pub enum BlockError {
         /// What is wrong.
         why: String,
     },
+    /// An image cannot get the size that was asked for.
+    #[error("{} cannot have {size_bytes} bytes: {why}", path.display())]
+    #[diagnostic(code(isomer::block::size), help("{fix}"))]
+    Size {
+        /// The image.
+        path: PathBuf,
+        /// What was asked for.
+        size_bytes: u64,
+        /// Why not.
+        why: String,
+        /// What would work.
+        fix: &'static str,
+    },
+    /// The host failed while one image was copied to another.
+    #[error("cannot copy {} to {}: {source}", from.display(), to.display())]
+    #[diagnostic(
+        code(isomer::block::copy),
+        help("what was written is removed again; check the space left and the disks")
+    )]
+    Copy {
+        /// The image read.
+        from: PathBuf,
+        /// The image written.
+        to: PathBuf,
+        /// The host's answer.
+        source: io::Error,
+    },
     /// The chain of backing files is endless, too long, or not wanted.
     #[error("backing file of {}: {why}", path.display())]
     #[diagnostic(
         code(isomer::block::backing),
-        help("`qemu-img info --backing-chain` shows the chain; `qemu-img convert` makes one image of it")
+        help("`isomer image info` shows the chain; `isomer image convert` makes one image of it")
     )]
     Backing {
         /// The image that names the backing file.

@@ -5,13 +5,13 @@
 //! as raw would change what the next start makes of the file, so exactly that write is refused.
 
 use super::{
-    block::{BlockBackend, BlockError, IoVector, IoVectorMut},
+    block::{BlockBackend, BlockError, IoVector, IoVectorMut, SECTOR_BYTES},
     image_lock::{self, Lock},
     qcow2::{self, Probe},
 };
 use imago::{
-    DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, FormatDriverBuilder, Storage,
-    StorageOpenOptions, file::File as StorageFile, qcow2::Qcow2, raw::Raw,
+    DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, FormatDriverBuilder, Mapping, Storage,
+    StorageOpenOptions, file::File as StorageFile, format::PreallocateMode, qcow2::Qcow2, raw::Raw,
 };
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -25,12 +25,14 @@ use std::{
     str::FromStr,
     sync::{
         PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 type Access = FormatAccess<StorageFile>;
 
+/// The longest disk: what a qcow2 image with clusters of 64 KiB can map with an L1 table of a megabyte.
+const MAX_DISK_BYTES: u64 = 64 << 40;
 /// Images in a backing chain, at most.
 const MAX_LAYERS: usize = 32;
 
@@ -89,18 +91,22 @@ pub struct Image {
     path: PathBuf,
     format: ImageFormat,
     read_only: bool,
-    size_bytes: u64,
+    size_bytes: AtomicU64,
     /// The format was detected as raw: writes must not turn it into anything else.
     keep_raw: bool,
     /// Shared for reads and writes, exclusive for what takes storage away (discard).
     access: RwLock<Access>,
+    /// Of a raw image, to ask the host where its holes are.
+    raw: Option<File>,
+    /// What is below the image has no end that matters: see [`Self::resize`].
+    has_backing: bool,
     /// The library gave up in mid-operation; what it holds can no longer be trusted.
     failed: AtomicBool,
 }
 
 impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Image({}, {}, {} bytes)", self.path.display(), self.format, self.size_bytes)
+        write!(f, "Image({}, {}, {} bytes)", self.path.display(), self.format, self.size_bytes())
     }
 }
 
@@ -112,13 +118,16 @@ impl Image {
         let layer = chain.open(path, options.format, !read_only_file)?;
         let (format, detected) = (layer.format, options.format.is_none());
         let access = if options.ephemeral { overlay(path, layer.access)? } else { layer.access };
+        let raw = layer.raw.filter(|_| !options.ephemeral);
         Ok(Self {
             path: path.into(),
             format,
             read_only: options.read_only,
-            size_bytes: access.size(),
+            size_bytes: AtomicU64::new(access.size()),
             keep_raw: detected && format == ImageFormat::Raw && !options.ephemeral,
             access: RwLock::new(access),
+            raw,
+            has_backing: layer.has_backing || options.ephemeral,
             failed: AtomicBool::new(false),
         })
     }
@@ -131,6 +140,7 @@ impl Image {
         size_bytes: u64,
         backing: Option<(&Path, ImageFormat)>,
     ) -> Result<(), BlockError> {
+        check_size(path, size_bytes)?;
         let failed = |source| BlockError::Host { path: path.into(), doing: "create", source };
         let mut options = File::options();
         let file = options.read(true).write(true).create_new(true).open(path).map_err(failed)?;
@@ -154,6 +164,45 @@ impl Image {
             let _ = std::fs::remove_file(path);
             failed(error)
         })
+    }
+
+    /// Changes the disk's length, in whole sectors. What lies beyond a shorter end is gone.
+    pub fn resize(&self, size_bytes: u64) -> Result<(), BlockError> {
+        check_size(&self.path, size_bytes)?;
+        let failed = |source| BlockError::Host { path: self.path.clone(), doing: "resize", source };
+        if self.read_only {
+            return Err(failed(ErrorKind::ReadOnlyFilesystem.into()));
+        }
+        // What a longer backing file holds beyond the old end must not appear.
+        let growth = match self.format {
+            ImageFormat::Raw => PreallocateMode::None,
+            ImageFormat::Qcow2 => PreallocateMode::Zero,
+        };
+        self.run(self.exclusive(), |mut access| {
+            let wanted = if self.has_backing { growth } else { PreallocateMode::None };
+            access.resize(size_bytes, wanted)?;
+            access.flush()?;
+            access.sync()?;
+            self.size_bytes.store(size_bytes, Ordering::Release);
+            Ok(())
+        })
+        .map_err(failed)
+    }
+
+    /// Does the image, or anything below it, hold data for the bytes from `offset`? Returns that and for how many
+    /// bytes it holds, at least 1 before the disk's end.
+    pub fn has_data(&self, offset: u64) -> io::Result<(bool, u64)> {
+        let rest = self.size_bytes().saturating_sub(offset);
+        if let Some(file) = &self.raw {
+            return data_or_hole(file, offset, rest);
+        }
+        let mut answer = (true, rest);
+        self.run(self.shared(), |access| {
+            let (mapping, len) = access.get_mapping(offset, rest)?;
+            answer = (!matches!(mapping, Mapping::Zero { .. }), len);
+            Ok(())
+        })?;
+        Ok(answer)
     }
 
     /// Where the image is.
@@ -191,7 +240,7 @@ impl Image {
         if self.read_only {
             return Err(ErrorKind::ReadOnlyFilesystem.into());
         }
-        let inside = offset.checked_add(len).is_some_and(|end| end <= self.size_bytes);
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.size_bytes());
         if inside { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
     }
 
@@ -214,7 +263,7 @@ impl Image {
 
 impl BlockBackend for Image {
     fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.size_bytes.load(Ordering::Acquire)
     }
 
     fn read_only(&self) -> bool {
@@ -269,6 +318,42 @@ impl BlockBackend for Image {
     }
 }
 
+/// Disks are whole sectors, and offsets in files are signed.
+fn check_size(path: &Path, size_bytes: u64) -> Result<(), BlockError> {
+    let refuse =
+        |why: &str, fix| Err(BlockError::Size { path: path.into(), size_bytes, why: why.into(), fix });
+    if !size_bytes.is_multiple_of(SECTOR_BYTES) {
+        return refuse("a disk is whole sectors of 512 bytes", "use a multiple of 512, or a unit as in 10G");
+    }
+    if size_bytes > MAX_DISK_BYTES {
+        return refuse("no disk is that large", "use at most 64T");
+    }
+    Ok(())
+}
+
+/// Does `file` hold data at `offset`, and for how many of the `len` bytes from there does that answer hold?
+fn data_or_hole(file: &File, offset: u64, len: u64) -> io::Result<(bool, u64)> {
+    use rustix::{
+        fs::{SeekFrom, seek},
+        io::Errno,
+    };
+    if len == 0 {
+        return Ok((false, 0));
+    }
+    let within = |end: u64| end.saturating_sub(offset).min(len);
+    match seek(file, SeekFrom::Data(offset)) {
+        Ok(data) if data > offset => Ok((false, within(data))),
+        Ok(_) => match seek(file, SeekFrom::Hole(offset)) {
+            Ok(hole) if hole > offset => Ok((true, within(hole))),
+            _ => Ok((true, len)),
+        },
+        // No data up to the end of the file.
+        Err(Errno::NXIO) => Ok((false, len)),
+        // The file system cannot tell.
+        Err(_) => Ok((true, len)),
+    }
+}
+
 /// Zeroes as data, for formats and hosts that know no better (qcow2 version 2).
 fn write_zero_blocks(access: &Access, mut offset: u64, len: u64) -> io::Result<()> {
     static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
@@ -314,6 +399,8 @@ fn temporary_file() -> io::Result<File> {
 struct Layer {
     access: Access,
     format: ImageFormat,
+    raw: Option<File>,
+    has_backing: bool,
 }
 
 /// Opens an image and what lies below it.
@@ -332,11 +419,16 @@ impl Chain {
     ) -> Result<Layer, BlockError> {
         let (file, file_bytes) = self.open_file(path, writable)?;
         let format = settle_format(path, &file, format)?;
-        let access = match format {
-            ImageFormat::Raw => open_raw(path, file, writable),
-            ImageFormat::Qcow2 => self.open_qcow2(path, file, file_bytes, writable),
-        }?;
-        Ok(Layer { access, format })
+        match format {
+            ImageFormat::Raw => {
+                let raw = file.try_clone().ok();
+                Ok(Layer { access: open_raw(path, file, writable)?, format, raw, has_backing: false })
+            }
+            ImageFormat::Qcow2 => {
+                let (access, has_backing) = self.open_qcow2(path, file, file_bytes, writable)?;
+                Ok(Layer { access, format, raw: None, has_backing })
+            }
+        }
     }
 
     /// Opens, identifies and locks the file; never blocks on a FIFO. Returns its length in bytes too.
@@ -379,20 +471,22 @@ impl Chain {
         file: File,
         file_bytes: u64,
         writable: bool,
-    ) -> Result<Access, BlockError> {
+    ) -> Result<(Access, bool), BlockError> {
         let header = qcow2::check(path, &file, file_bytes)?;
         let backing = match &header.backing_file {
             Some(name) => Some(self.open_backing(path, name, header.backing_format.as_deref())?),
             None => None,
         };
-        guarded(|| {
+        let has_backing = backing.is_some();
+        let access = guarded(|| {
             let options = StorageOpenOptions::new().filename(path).write(writable);
             let storage = StorageFile::from_open_file(file, options)?;
             let builder =
                 Qcow2::<StorageFile>::builder(storage).write(writable).backing(backing).data_file(None);
             builder.open(DenyImplicitOpenGate::default()).map(FormatAccess::new)
         })
-        .map_err(|error| BlockError::Damaged { path: path.into(), why: error.to_string() })
+        .map_err(|error| BlockError::Damaged { path: path.into(), why: error.to_string() })?;
+        Ok((access, has_backing))
     }
 
     fn open_backing(&mut self, above: &Path, name: &str, format: Option<&str>) -> Result<Access, BlockError> {
@@ -444,7 +538,7 @@ fn open_raw(path: &Path, file: File, writable: bool) -> Result<Access, BlockErro
     .map_err(|source| BlockError::Host { path: path.into(), doing: "open", source })
 }
 
-fn not_a_disk(kind: &std::fs::FileType) -> Option<&'static str> {
+pub(super) fn not_a_disk(kind: &std::fs::FileType) -> Option<&'static str> {
     match kind {
         k if k.is_file() || k.is_block_device() => None,
         k if k.is_dir() => Some("directory"),
@@ -455,7 +549,11 @@ fn not_a_disk(kind: &std::fs::FileType) -> Option<&'static str> {
 }
 
 /// The format to open `file` with: the stated one if the contents allow it, else what its first bytes say.
-fn settle_format(path: &Path, file: &File, stated: Option<ImageFormat>) -> Result<ImageFormat, BlockError> {
+pub(super) fn settle_format(
+    path: &Path,
+    file: &File,
+    stated: Option<ImageFormat>,
+) -> Result<ImageFormat, BlockError> {
     let mut head = [0; qcow2::PROBE_BYTES];
     let mut len = 0;
     while len < head.len() {

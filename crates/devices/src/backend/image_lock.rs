@@ -57,6 +57,24 @@ pub(crate) fn lock(file: &File, writable: bool) -> io::Result<Lock> {
     Ok(Lock::Held)
 }
 
+/// What somebody has `file` open for, if it is for more than looking at it.
+pub(crate) fn user(file: &File) -> io::Result<Option<&'static str>> {
+    let held = |n| match is_held(file, n) {
+        Ok(held) => Ok(held),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP)) => {
+            Ok(false)
+        }
+        Err(e) => Err(e),
+    };
+    Ok(if held(USES_BASE + WRITE)? {
+        Some("writing")
+    } else if held(USES_BASE + CONSISTENT_READ)? {
+        Some("reading")
+    } else {
+        None
+    })
+}
+
 fn byte_lock(kind: libc::c_int, byte: i64) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,

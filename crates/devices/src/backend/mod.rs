@@ -5,10 +5,12 @@ pub mod char;
 pub mod escape;
 pub mod image;
 mod image_lock;
+pub mod image_tools;
 pub mod net;
 pub mod output;
 pub mod pump;
 mod qcow2;
+mod qcow2_check;
 pub mod share;
 pub mod terminal;
 

@@ -16,8 +16,14 @@ const V2_HEADER_BYTES: usize = 72;
 const V3_HEADER_BYTES: usize = 104;
 /// Type of the header extension that holds the backing file's format.
 const BACKING_FORMAT_EXTENSION: u32 = 0xe279_2aca;
-/// L1 entry: where the L2 table is.
-const L2_OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
+/// Sizes of a cluster, as powers of two.
+const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+/// Incompatible feature: reference counts may be wrong.
+pub(super) const DIRTY: u64 = 1 << 0;
+/// Autoclear feature: the bitmaps extension names clusters that are in use.
+const BITMAPS_VALID: u64 = 1 << 0;
+/// L1 and L2 entries: where the table or cluster is.
+pub(super) const L2_OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 
 const CONVERT: &str = "`qemu-img convert -O qcow2 OLD NEW` makes an image that works";
 const UNPACK: &str = "unpack it first";
@@ -76,39 +82,79 @@ pub(crate) struct Qcow2Header {
 pub(crate) fn check(path: &Path, file: &File, file_bytes: u64) -> Result<Qcow2Header, BlockError> {
     let checker = Checker { path, file, file_bytes };
     let fields = checker.fields()?;
-    checker.features(&fields)?;
+    checker.features(&fields, 0)?;
     checker.tables(&fields)?;
     checker.backing(&fields)
 }
 
 /// The header's fields as they are on disk.
-struct Fields {
-    version: u32,
+pub(super) struct Fields {
+    pub(super) version: u32,
     backing_offset: u64,
     backing_len: u32,
-    cluster_bits: u32,
-    size: u64,
+    /// 9 to 21, once checked.
+    pub(super) cluster_bits: u32,
+    /// The disk's length in bytes.
+    pub(super) size: u64,
     crypt_method: u32,
-    l1_entries: u32,
-    l1_offset: u64,
-    refcount_offset: u64,
-    refcount_clusters: u32,
-    incompatible: u64,
-    refcount_order: u32,
+    pub(super) l1_entries: u32,
+    pub(super) l1_offset: u64,
+    pub(super) refcount_offset: u64,
+    pub(super) refcount_clusters: u32,
+    pub(super) snapshots: u32,
+    pub(super) snapshots_offset: u64,
+    pub(super) incompatible: u64,
+    autoclear: u64,
+    /// log2 of the bits in a reference count.
+    pub(super) refcount_order: u32,
     header_len: u32,
 }
 
 impl Fields {
-    fn cluster_bytes(&self) -> u64 {
+    pub(super) fn cluster_bytes(&self) -> u64 {
         1 << self.cluster_bits
     }
 }
 
-fn be32(bytes: &[u8], at: usize) -> u32 {
+/// What a header says about an image, for people.
+pub(super) struct Description {
+    pub(super) fields: Fields,
+    pub(super) header: Qcow2Header,
+}
+
+/// Reads the header of an image that need not be usable: encrypted, in use, not closed properly.
+pub(super) fn describe(path: &Path, file: &File, file_bytes: u64) -> Result<Description, BlockError> {
+    let checker = Checker { path, file, file_bytes };
+    let fields = checker.fields()?;
+    if !CLUSTER_BITS.contains(&fields.cluster_bits) {
+        return Err(checker.damaged(format!("its cluster size is 2^{} bytes", fields.cluster_bits)));
+    }
+    let header = checker.backing(&fields)?;
+    Ok(Description { fields, header })
+}
+
+/// Reads the header and checks all but the feature bits in `allowed`.
+pub(super) fn checked_fields(
+    path: &Path,
+    file: &File,
+    file_bytes: u64,
+    allowed: u64,
+) -> Result<Fields, BlockError> {
+    let checker = Checker { path, file, file_bytes };
+    let fields = checker.fields()?;
+    checker.features(&fields, allowed)?;
+    checker.tables(&fields)?;
+    if fields.autoclear & BITMAPS_VALID != 0 {
+        return Err(checker.unsupported("has persistent bitmaps", "`qemu-img bitmap --remove` removes them"));
+    }
+    Ok(fields)
+}
+
+pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes)
 }
 
-fn be64(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn be64(bytes: &[u8], at: usize) -> u64 {
     u64::from(be32(bytes, at)) << 32 | u64::from(be32(bytes, at + 4))
 }
 
@@ -162,16 +208,19 @@ impl Checker<'_> {
             l1_offset: be64(&v2, 40),
             refcount_offset: be64(&v2, 48),
             refcount_clusters: be32(&v2, 56),
+            snapshots: be32(&v2, 60),
+            snapshots_offset: be64(&v2, 64),
+            autoclear: be64(&v3, 88),
             incompatible: be64(&v3, 72),
             refcount_order: if version == 2 { 4 } else { be32(&v3, 96) },
             header_len: if version == 2 { V2_HEADER_BYTES as u32 } else { be32(&v3, 100) },
         })
     }
 
-    fn features(&self, fields: &Fields) -> Result<(), BlockError> {
+    fn features(&self, fields: &Fields, allowed: u64) -> Result<(), BlockError> {
         const REPAIR: &str = "`qemu-img check -r all` repairs it";
         const FEATURES: [(u64, &str, &str); 5] = [
-            (1 << 0, "was not closed properly (dirty bit)", REPAIR),
+            (DIRTY, "was not closed properly (dirty bit)", REPAIR),
             (1 << 1, "is marked corrupt", REPAIR),
             (1 << 2, "keeps its data in another file", CONVERT),
             (1 << 3, "is compressed with something other than deflate", CONVERT),
@@ -180,10 +229,12 @@ impl Checker<'_> {
         if fields.crypt_method != 0 {
             return Err(self.unsupported("is encrypted", CONVERT));
         }
-        if let Some((_, what, fix)) = FEATURES.iter().find(|(bit, ..)| fields.incompatible & bit != 0) {
+        if let Some((_, what, fix)) =
+            FEATURES.iter().find(|(bit, ..)| fields.incompatible & !allowed & bit != 0)
+        {
             return Err(self.unsupported(*what, fix));
         }
-        if fields.incompatible != 0 {
+        if fields.incompatible & !allowed != 0 {
             let what = format!("needs features {:#x}, which are unknown", fields.incompatible);
             return Err(self.unsupported(what, CONVERT));
         }
@@ -191,7 +242,7 @@ impl Checker<'_> {
     }
 
     fn tables(&self, fields: &Fields) -> Result<(), BlockError> {
-        if !(9..=21).contains(&fields.cluster_bits) {
+        if !CLUSTER_BITS.contains(&fields.cluster_bits) {
             return Err(self.damaged(format!("its cluster size is 2^{} bytes", fields.cluster_bits)));
         }
         let cluster = fields.cluster_bytes();
