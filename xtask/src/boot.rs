@@ -3,20 +3,26 @@
 //! A boot passes when the guest reaches its init process, sees as many processors as it should, and powers off by
 //! itself within a time limit. The release binary runs it, as a user would run it.
 
+mod disk;
 mod files;
+mod platform;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Deserialize;
 use std::{
+    collections::BTreeSet,
     fs,
     path::PathBuf,
     process::{Command as Program, Output},
     time::{Duration, Instant},
 };
 
-use self::files::Files;
-use crate::process;
+use self::{
+    files::Files,
+    platform::{AARCH64, CLOUD_KERNEL, KERNEL, KERNEL_16K, Platform, RISCV64},
+};
+use crate::{process, tools::Tool};
 
 /// What `tests/boot/init` prints first.
 const INIT_MARK: &str = "init has started";
@@ -26,19 +32,24 @@ const GRACE: Duration = Duration::from_secs(30);
 const TAIL_LINES: usize = 20;
 
 /// The boots of `cargo xtask check`: each way of booting, each number of harts, within minutes.
-const CHECKED: [&str; 12] = [
-    "embedded/pci/1",
-    "embedded/pci/4",
-    "embedded/mmio/1",
-    "embedded/mmio/4",
-    "debian/builtin/1",
-    "debian/builtin/2",
-    "debian/builtin/4",
-    "debian/fw_jump/2",
-    "debian/fw_dynamic/1",
-    "debian/fw_dynamic/4",
-    "u-boot/fw_jump/pci/2",
-    "u-boot/fw_dynamic/mmio/1",
+const CHECKED: [&str; 17] = [
+    "riscv64/embedded/pci/1",
+    "riscv64/embedded/pci/4",
+    "riscv64/embedded/mmio/1",
+    "riscv64/embedded/mmio/4",
+    "riscv64/debian/builtin/1",
+    "riscv64/debian/builtin/2",
+    "riscv64/debian/builtin/4",
+    "riscv64/debian/fw_jump/2",
+    "riscv64/debian/fw_dynamic/1",
+    "riscv64/debian/fw_dynamic/4",
+    "riscv64/u-boot/fw_jump/pci/2",
+    "riscv64/u-boot/fw_dynamic/mmio/1",
+    "aarch64/embedded/pci/1",
+    "aarch64/embedded/mmio/4",
+    "aarch64/cloud/gic3/1",
+    "aarch64/cloud/gic2/4",
+    "aarch64/grub/pci/2",
 ];
 
 #[derive(Args)]
@@ -64,12 +75,24 @@ pub(crate) struct Command {
     /// Debian archive to download from [default: the one in the system's apt sources]
     #[arg(long, value_name = "URI")]
     mirror: Option<String>,
+    /// The program to test, in place of a release build made now
+    #[arg(long, value_name = "FILE")]
+    isomer: Option<PathBuf>,
 }
 
 impl Command {
     /// What `cargo xtask check` boots.
     pub(crate) fn checked() -> Self {
-        Self { all: false, only: None, repeat: 1, list: false, limit_s: 300, refresh: false, mirror: None }
+        Self {
+            all: false,
+            only: None,
+            repeat: 1,
+            list: false,
+            limit_s: 300,
+            refresh: false,
+            mirror: None,
+            isomer: None,
+        }
     }
 }
 
@@ -88,7 +111,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         return Ok(());
     }
 
-    let runner = Runner::prepare(command, boots.iter().any(Boot::needs_files))?;
+    let runner = Runner::prepare(command, &boots)?;
     let (mut passed, mut failed) = (0, 0);
     for round in 1..=command.repeat {
         if command.repeat > 1 {
@@ -98,11 +121,11 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             match runner.boot(boot) {
                 Ok(cost) => {
                     passed += 1;
-                    println!("ok    {:<26} {cost}", boot.name());
+                    println!("ok    {:<34} {cost}", boot.name());
                 }
                 Err(why) => {
                     failed += 1;
-                    println!("FAIL  {:<26} {why:#}", boot.name());
+                    println!("FAIL  {:<34} {why:#}", boot.name());
                 }
             }
         }
@@ -115,6 +138,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
 /// One way to boot.
 #[derive(Clone, Copy)]
 struct Boot {
+    platform: &'static Platform,
     guest: Guest,
     cpus: u32,
 }
@@ -127,6 +151,35 @@ enum Guest {
     Debian { firmware: Option<OpenSbi> },
     /// Debian's kernel, loaded by U-Boot from a disk.
     UBoot { firmware: OpenSbi, transport: &'static str },
+    /// One of Debian's kernels, loaded by isomer; with an interrupt controller of this version.
+    Arm { name: &'static str, kernel: &'static str, gic: u32 },
+    /// Debian's kernel, loaded by GRUB from a disk that EDK2 finds.
+    Grub { transport: &'static str },
+}
+
+/// A disk that a boot loader starts from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Disk {
+    /// For U-Boot: an ext2 file system with a menu.
+    Extlinux,
+    /// For EDK2: GRUB in an EFI system partition.
+    Efi,
+}
+
+impl Disk {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Extlinux => "extlinux",
+            Self::Efi => "efi",
+        }
+    }
+
+    fn tools(self) -> &'static [Tool] {
+        match self {
+            Self::Extlinux => &disk::EXTLINUX_TOOLS,
+            Self::Efi => &disk::EFI_TOOLS,
+        }
+    }
 }
 
 /// The ways OpenSBI is told what to start next: by its own constants, or by the loader.
@@ -150,31 +203,75 @@ impl OpenSbi {
 const TRANSPORTS: [&str; 2] = ["pci", "mmio"];
 const CPUS: [u32; 3] = [1, 2, 4];
 
+/// Debian's kernels for Arm, by the names of their boots.
+const ARM_KERNELS: [(&str, &str); 3] = [("cloud", CLOUD_KERNEL), ("generic", KERNEL), ("16k", KERNEL_16K)];
+
 /// Every boot there is.
 fn matrix() -> Vec<Boot> {
-    let mut guests: Vec<Guest> = TRANSPORTS.map(|transport| Guest::Embedded { transport }).into();
-    guests.push(Guest::Debian { firmware: None });
-    guests.extend(OpenSbi::ALL.map(|firmware| Guest::Debian { firmware: Some(firmware) }));
-    for firmware in OpenSbi::ALL {
-        guests.extend(TRANSPORTS.map(|transport| Guest::UBoot { firmware, transport }));
+    let mut boots = Vec::new();
+    let mut add = |platform: &'static Platform, guest| {
+        boots.extend(CPUS.map(|cpus| Boot { platform, guest, cpus }));
+    };
+    for platform in [&RISCV64, &AARCH64] {
+        for transport in TRANSPORTS {
+            add(platform, Guest::Embedded { transport });
+        }
     }
-    guests.iter().flat_map(|&guest| CPUS.map(|cpus| Boot { guest, cpus })).collect()
+    add(&RISCV64, Guest::Debian { firmware: None });
+    for firmware in OpenSbi::ALL {
+        add(&RISCV64, Guest::Debian { firmware: Some(firmware) });
+    }
+    for firmware in OpenSbi::ALL {
+        for transport in TRANSPORTS {
+            add(&RISCV64, Guest::UBoot { firmware, transport });
+        }
+    }
+    for (name, kernel) in ARM_KERNELS {
+        for gic in [2, 3] {
+            add(&AARCH64, Guest::Arm { name, kernel, gic });
+        }
+    }
+    for transport in TRANSPORTS {
+        add(&AARCH64, Guest::Grub { transport });
+    }
+    boots
 }
 
 impl Boot {
     fn name(&self) -> String {
-        let cpus = self.cpus;
+        let (arch, cpus) = (self.platform.arch, self.cpus);
+        let way = match self.guest {
+            Guest::Embedded { transport } => format!("embedded/{transport}"),
+            Guest::Debian { firmware } => format!("debian/{}", firmware.map_or("builtin", OpenSbi::name)),
+            Guest::UBoot { firmware, transport } => format!("u-boot/{}/{transport}", firmware.name()),
+            Guest::Arm { name, gic, .. } => format!("{name}/gic{gic}"),
+            Guest::Grub { transport } => format!("grub/{transport}"),
+        };
+        format!("{arch}/{way}/{cpus}")
+    }
+
+    /// The packages it needs.
+    fn packages(&self) -> &'static [&'static str] {
         match self.guest {
-            Guest::Embedded { transport } => format!("embedded/{transport}/{cpus}"),
-            Guest::Debian { firmware } => {
-                format!("debian/{}/{cpus}", firmware.map_or("builtin", OpenSbi::name))
+            Guest::Embedded { .. } => &[],
+            Guest::Debian { .. } => &[platform::KERNEL, platform::BUSYBOX, platform::OPENSBI],
+            Guest::UBoot { .. } => {
+                &[platform::KERNEL, platform::BUSYBOX, platform::OPENSBI, platform::U_BOOT]
             }
-            Guest::UBoot { firmware, transport } => format!("u-boot/{}/{transport}/{cpus}", firmware.name()),
+            Guest::Arm { kernel: CLOUD_KERNEL, .. } => &[CLOUD_KERNEL, platform::BUSYBOX],
+            Guest::Arm { kernel: KERNEL_16K, .. } => &[KERNEL_16K, platform::BUSYBOX],
+            Guest::Arm { .. } => &[KERNEL, platform::BUSYBOX],
+            Guest::Grub { .. } => &[KERNEL, platform::BUSYBOX, platform::EDK2, platform::GRUB],
         }
     }
 
-    fn needs_files(&self) -> bool {
-        !matches!(self.guest, Guest::Embedded { .. })
+    /// The disk it boots from.
+    fn disk(&self) -> Option<Disk> {
+        match self.guest {
+            Guest::UBoot { .. } => Some(Disk::Extlinux),
+            Guest::Grub { .. } => Some(Disk::Efi),
+            _ => None,
+        }
     }
 }
 
@@ -213,23 +310,38 @@ struct Vcpu {
 /// Runs isomer and judges what it reports.
 struct Runner {
     isomer: PathBuf,
-    /// Absent if no boot needs them.
-    files: Option<Files>,
+    /// By instruction set; absent if no boot needs them.
+    files: Vec<(&'static str, Files)>,
     /// Where the consoles of failed boots go.
     failures: PathBuf,
     limit: Duration,
 }
 
 impl Runner {
-    fn prepare(command: &Command, needs_files: bool) -> Result<Self> {
+    fn prepare(command: &Command, boots: &[Boot]) -> Result<Self> {
         let target = crate::target_dir()?;
-        crate::build_release()?;
-        let work = target.join("boot");
-        let files = || Files::prepare(&work, command.mirror.as_deref(), command.refresh);
+        let isomer = match &command.isomer {
+            Some(isomer) => isomer.clone(),
+            None => {
+                crate::build_release()?;
+                target.join("release/isomer")
+            }
+        };
+        let mut files = Vec::new();
+        for platform in [&RISCV64, &AARCH64] {
+            let of_it = || boots.iter().filter(|boot| boot.platform.arch == platform.arch);
+            let packages: BTreeSet<&str> = of_it().flat_map(|boot| boot.packages()).copied().collect();
+            let disks = of_it().filter_map(Boot::disk).collect();
+            if !packages.is_empty() {
+                let mirror = command.mirror.as_deref();
+                let made = Files::prepare(platform, &packages, &disks, mirror, command.refresh)?;
+                files.push((platform.arch, made));
+            }
+        }
         Ok(Self {
-            isomer: target.join("release/isomer"),
-            files: needs_files.then(files).transpose()?,
-            failures: work.join("failed"),
+            isomer,
+            files,
+            failures: target.join("boot/failed"),
             limit: Duration::from_secs(command.limit_s),
         })
     }
@@ -237,37 +349,53 @@ impl Runner {
     fn boot(&self, boot: &Boot) -> Result<Cost> {
         let mut isomer = Program::new(&self.isomer);
         isomer.args(["run", "--no-reboot", "--timeout", &format!("{}s", self.limit.as_secs())]);
-        isomer.args(["--cpus", &boot.cpus.to_string()]);
+        isomer.args(["--arch", boot.platform.arch, "--cpus", &boot.cpus.to_string()]);
         let start = Instant::now();
         let work = match boot.guest {
             Guest::Embedded { transport } => {
                 isomer.args(["--transport", transport, "--", "sh", "-c", "uname -m; nproc; exit 7"]);
-                self.command(&mut isomer, 7, &format!("riscv64\n{}\n", boot.cpus))?;
+                self.command(&mut isomer, 7, &format!("{}\n{}\n", boot.platform.arch, boot.cpus))?;
                 None
             }
             Guest::Debian { firmware } => {
-                let files = self.files()?;
-                isomer.arg("--kernel").arg(&files.kernel).arg("--initrd").arg(&files.initramfs);
-                isomer.args(["--append", "console=ttyS0"]);
+                self.direct(&mut isomer, boot, KERNEL)?;
                 if let Some(firmware) = firmware {
-                    isomer.arg("--firmware").arg(files.opensbi(firmware));
+                    isomer.arg("--firmware").arg(self.files(boot)?.opensbi(firmware));
                 }
                 Some(self.system(&mut isomer, boot)?)
             }
             Guest::UBoot { firmware, transport } => {
-                let files = self.files()?;
-                isomer.arg("--firmware").arg(files.opensbi(firmware)).arg("--kernel").arg(&files.u_boot);
-                let mut disk = files.disk.as_os_str().to_owned();
-                disk.push(",format=raw,ro");
-                isomer.args(["--transport", transport, "--disk"]).arg(disk);
+                let files = self.files(boot)?;
+                isomer.arg("--firmware").arg(files.opensbi(firmware)).arg("--kernel").arg(files.u_boot());
+                add_disk(&mut isomer, transport, files.disk(Disk::Extlinux));
+                Some(self.system(&mut isomer, boot)?)
+            }
+            Guest::Arm { kernel, gic, .. } => {
+                self.direct(&mut isomer, boot, kernel)?;
+                isomer.args(["--board", &format!("gic={gic}")]);
+                Some(self.system(&mut isomer, boot)?)
+            }
+            Guest::Grub { transport } => {
+                let files = self.files(boot)?;
+                isomer.arg("--firmware").arg(files.edk2());
+                add_disk(&mut isomer, transport, files.disk(Disk::Efi));
                 Some(self.system(&mut isomer, boot)?)
             }
         };
         Ok(Cost { wall: start.elapsed(), work })
     }
 
-    fn files(&self) -> Result<&Files> {
-        self.files.as_ref().context("the files of Debian's kernel were not prepared")
+    /// A kernel that isomer loads itself, with the initramfs.
+    fn direct(&self, isomer: &mut Program, boot: &Boot, kernel: &str) -> Result<()> {
+        let files = self.files(boot)?;
+        isomer.arg("--kernel").arg(files.kernel(kernel)?).arg("--initrd").arg(&files.initramfs);
+        isomer.args(["--append", &format!("console={}", boot.platform.console)]);
+        Ok(())
+    }
+
+    fn files(&self, boot: &Boot) -> Result<&Files> {
+        let found = self.files.iter().find(|(arch, _)| *arch == boot.platform.arch);
+        found.map(|(_, files)| files).context("the files of Debian's kernel were not prepared")
     }
 
     /// A command in the embedded guest has to print `expected` and to exit with `code`.
@@ -314,6 +442,13 @@ impl Report {
     }
 }
 
+/// The disk that a boot loader finds its kernel on.
+fn add_disk(isomer: &mut Program, transport: &str, disk: PathBuf) {
+    let mut disk = disk.into_os_string();
+    disk.push(",format=raw,ro");
+    isomer.args(["--transport", transport, "--disk"]).arg(disk);
+}
+
 fn ending(output: &Output) -> String {
     format!("{}\n{}", output.status, tail(&String::from_utf8_lossy(&output.stderr)))
 }
@@ -333,6 +468,16 @@ mod tests {
         let names: Vec<String> = matrix().iter().map(Boot::name).collect();
         for checked in CHECKED {
             assert_eq!(names.iter().filter(|name| *name == checked).count(), 1, "{checked}");
+        }
+    }
+
+    #[test]
+    fn what_a_boot_needs_its_platform_has() {
+        for boot in matrix() {
+            for key in boot.packages() {
+                let has = boot.platform.packages.iter().any(|package| package.key == *key);
+                assert!(has, "{}: {key}", boot.name());
+            }
         }
     }
 

@@ -9,12 +9,19 @@ struct Image {
     initramfs: &'static [u8],
 }
 
-/// One line an architecture.
-static IMAGES: &[Image] = &[Image {
-    arch: Arch::Riscv64,
-    kernel: include_bytes!("../../../guests/linux/images/riscv64/kernel.zst"),
-    initramfs: include_bytes!("../../../guests/linux/images/riscv64/initramfs.cpio.zst"),
-}];
+/// One entry an architecture.
+static IMAGES: &[Image] = &[
+    Image {
+        arch: Arch::Riscv64,
+        kernel: include_bytes!("../../../guests/linux/images/riscv64/kernel.zst"),
+        initramfs: include_bytes!("../../../guests/linux/images/riscv64/initramfs.cpio.zst"),
+    },
+    Image {
+        arch: Arch::Aarch64,
+        kernel: include_bytes!("../../../guests/linux/images/aarch64/kernel.zst"),
+        initramfs: include_bytes!("../../../guests/linux/images/aarch64/initramfs.cpio.zst"),
+    },
+];
 
 /// The kernel command line of an embedded guest on virtio-console.
 pub const COMMAND_LINE: &str = "console=hvc0 quiet";

@@ -1,134 +1,163 @@
-//! What the boots load: Debian's kernel and firmware as their packages have them, and an initramfs and a disk made
-//! of them. Downloads are kept below `target/boot` until `--refresh`.
+//! What the boots load: kernels and firmware as Debian's packages have them, and the initramfs and disks made of them.
+//! Downloads are kept below `target/boot/ARCH` until `--refresh`.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::OpenSbi;
+use super::disk;
+use super::platform::{BUSYBOX, EDK2, GRUB, KERNEL, OPENSBI, Package, Platform, U_BOOT};
+use super::{Disk, OpenSbi};
 use crate::debian::{self, Archive};
-use crate::guest::{BUSYBOX_PACKAGE, SUITE, cpio, initramfs};
-use crate::process;
-use crate::tools::{self, Tool};
+use crate::guest::{SUITE, cpio, initramfs};
+use crate::tools;
 
-const ARCHITECTURE: &str = "riscv64";
-/// Depends on the newest kernel's package.
-const KERNEL_METAPACKAGE: &str = "linux-image-riscv64";
-const OPENSBI_PACKAGE: &str = "opensbi";
-const U_BOOT_PACKAGE: &str = "u-boot-qemu";
-/// Written last: names the versions of a complete set of files.
-const VERSIONS: &str = "versions.txt";
+/// Written last: names the version of a complete package.
+const VERSION: &str = "version.txt";
 
-const TOOLS: [Tool; 1] = [Tool::program("mke2fs", "e2fsprogs")];
-
-const SECTOR_BYTES: u64 = 512;
-const DISK_BYTES: u64 = 96 << 20;
-/// Where the disk's one partition begins.
-const PARTITION_SECTOR: u32 = 2048;
-
-/// Paths of everything.
+/// What the boots of one instruction set load.
 pub(super) struct Files {
-    pub(super) kernel: PathBuf,
+    platform: &'static Platform,
+    work: PathBuf,
     pub(super) initramfs: PathBuf,
-    /// U-Boot for S-mode, to be started by OpenSBI.
-    pub(super) u_boot: PathBuf,
-    /// A disk with kernel, initramfs and a menu for U-Boot.
-    pub(super) disk: PathBuf,
-    opensbi: PathBuf,
 }
 
 impl Files {
-    /// Downloads the packages if they are not there, then makes initramfs and disk.
+    /// Downloads the packages of these keys if they are not there, then makes initramfs and disks.
     ///
     /// # Errors
     /// When the archive does not answer or does not have a package: boots do not pass unseen.
-    pub(super) fn prepare(work: &Path, mirror: Option<&str>, refresh: bool) -> Result<Self> {
-        tools::require("booting Debian's kernel", debian::TOOLS.iter().chain(&TOOLS))?;
-        let packages = work.join("packages");
-        if refresh || !packages.join(VERSIONS).exists() {
-            fetch(work, mirror, &packages).context(
-                "cannot get Debian's kernel and firmware, which the boots need; \
+    pub(super) fn prepare(
+        platform: &'static Platform,
+        keys: &BTreeSet<&str>,
+        disks: &BTreeSet<Disk>,
+        mirror: Option<&str>,
+        refresh: bool,
+    ) -> Result<Self> {
+        let disk_tools = disks.iter().flat_map(|disk| disk.tools());
+        tools::require("booting Debian's kernels", debian::TOOLS.iter().chain(disk_tools))?;
+        let work = crate::target_dir()?.join("boot").join(platform.arch);
+        let files = Self { platform, initramfs: work.join("initramfs.cpio"), work };
+        let wanted: Vec<&Package> =
+            platform.packages.iter().filter(|package| keys.contains(package.key)).collect();
+        let lacking: Vec<&Package> =
+            wanted.iter().copied().filter(|package| refresh || !files.version(package).exists()).collect();
+        if !lacking.is_empty() {
+            files.fetch(&lacking, mirror).context(
+                "cannot get Debian's kernels and firmware, which the boots need; \
                  is the Debian archive reachable from here?",
             )?;
         }
-        print!("{}", fs::read_to_string(packages.join(VERSIONS))?);
+        for package in wanted {
+            print!("{}", fs::read_to_string(files.version(package))?);
+        }
 
         let recipe = crate::repository_root().join("tests/boot");
-        let files = Self {
-            kernel: find(&packages.join("boot"), "vmlinux-")?,
-            initramfs: work.join("initramfs.cpio"),
-            u_boot: packages.join("usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin"),
-            disk: work.join("disk.img"),
-            opensbi: packages.join("usr/lib/riscv64-linux-gnu/opensbi/generic"),
-        };
-        let busybox = fs::read(packages.join("usr/bin/busybox")).context("cannot read busybox")?;
+        let busybox =
+            fs::read(files.folder(BUSYBOX).join("usr/bin/busybox")).context("cannot read busybox")?;
         replace(&files.initramfs, &root_files(&busybox, &recipe)?)?;
-        files.make_disk(work, &recipe)?;
+        for disk in disks {
+            files.make_disk(*disk, &recipe)?;
+        }
         Ok(files)
+    }
+
+    /// Where a package was unpacked.
+    fn folder(&self, key: &str) -> PathBuf {
+        self.work.join("packages").join(key)
+    }
+
+    fn version(&self, package: &Package) -> PathBuf {
+        self.folder(package.key).join(VERSION)
+    }
+
+    /// A kernel.
+    pub(super) fn kernel(&self, key: &str) -> Result<PathBuf> {
+        find(&self.folder(key).join("boot"), "vmlinu")
     }
 
     /// One form of OpenSBI: an ELF file of the one, a flat binary of the other, so that both are loaded.
     pub(super) fn opensbi(&self, form: OpenSbi) -> PathBuf {
-        self.opensbi.join(match form {
+        let folder = self.folder(OPENSBI).join("usr/lib/riscv64-linux-gnu/opensbi/generic");
+        folder.join(match form {
             OpenSbi::Jump => "fw_jump.elf",
             OpenSbi::Dynamic => "fw_dynamic.bin",
         })
     }
 
-    /// A partitioned disk with an ext2 file system, made without root.
-    fn make_disk(&self, work: &Path, recipe: &Path) -> Result<()> {
-        let root = work.join("disk");
-        fs::create_dir_all(root.join("extlinux")).context("cannot create the disk's folder")?;
-        fs::copy(&self.kernel, root.join("vmlinux")).context("cannot copy the kernel")?;
-        fs::copy(&self.initramfs, root.join("initramfs.cpio")).context("cannot copy the initramfs")?;
-        fs::copy(recipe.join("extlinux.conf"), root.join("extlinux/extlinux.conf"))
-            .context("cannot copy extlinux.conf")?;
-
-        let staging = staging(&self.disk);
-        let file =
-            fs::File::create(&staging).with_context(|| format!("cannot create {}", staging.display()))?;
-        file.set_len(DISK_BYTES)?;
-        let start = u64::from(PARTITION_SECTOR) * SECTOR_BYTES;
-        let mut mke2fs = Command::new("mke2fs");
-        mke2fs
-            .args(["-q", "-F", "-t", "ext2", "-E", &format!("offset={start}"), "-d"])
-            .arg(&root)
-            .arg(&staging);
-        process::run(mke2fs.arg(format!("{}k", (DISK_BYTES - start) / 1024)))?;
-        write_partition_table(file).context("cannot write the partition table")?;
-        fs::rename(&staging, &self.disk).with_context(|| format!("cannot create {}", self.disk.display()))
+    /// U-Boot for S-mode, to be started by OpenSBI.
+    pub(super) fn u_boot(&self) -> PathBuf {
+        self.folder(U_BOOT).join("usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin")
     }
-}
 
-/// Downloads and unpacks into `folder` what the boots need of each package.
-fn fetch(work: &Path, mirror: Option<&str>, folder: &Path) -> Result<()> {
-    let mirror = mirror.map_or_else(debian::system_mirror, |uri| Ok(uri.to_owned()))?;
-    let archive = Archive::open(&work.join("apt"), &mirror, SUITE, ARCHITECTURE)?;
-    let downloads = work.join("download");
-    let get = |name: &str, architecture| archive.download(name, architecture, &downloads);
-    let kernel_package = get(KERNEL_METAPACKAGE, Some(ARCHITECTURE))?.first_dependency()?;
-    // Firmware packages are for hosts of any architecture.
-    let wanted: [(&str, Option<&str>, &[&str]); 4] = [
-        (&kernel_package, Some(ARCHITECTURE), &["./boot/vmlinux-*"]),
-        (BUSYBOX_PACKAGE, Some(ARCHITECTURE), &["./usr/bin/busybox"]),
-        (OPENSBI_PACKAGE, None, &["./usr/lib/riscv64-linux-gnu/opensbi/generic/fw_*"]),
-        (U_BOOT_PACKAGE, None, &["./usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin"]),
-    ];
+    /// EDK2 for the `virt` board.
+    pub(super) fn edk2(&self) -> PathBuf {
+        self.folder(EDK2).join("usr/share/qemu-efi-aarch64/QEMU_EFI.fd")
+    }
 
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    /// A disk with a kernel, the initramfs, and what its boot loader needs.
+    pub(super) fn disk(&self, disk: Disk) -> PathBuf {
+        self.work.join(disk.name()).with_extension("img")
     }
-    let mut versions = String::new();
-    for (name, architecture, patterns) in wanted {
-        let package = get(name, architecture)?;
-        package.unpack_only(patterns, folder)?;
-        versions += &format!("{name} {}\n", package.field("Version")?);
+
+    fn make_disk(&self, disk: Disk, recipe: &Path) -> Result<()> {
+        let image = self.disk(disk);
+        let staging = staging(&image);
+        let kernel = self.kernel(KERNEL)?;
+        match disk {
+            Disk::Extlinux => disk::extlinux(
+                &staging,
+                &self.work.join("disk"),
+                &[
+                    ("vmlinux", &kernel),
+                    ("initramfs.cpio", &self.initramfs),
+                    ("extlinux/extlinux.conf", &recipe.join("extlinux.conf")),
+                ],
+            )?,
+            Disk::Efi => {
+                let grub = self.folder(GRUB).join("usr/lib/grub/arm64-efi/monolithic/grubaa64.efi");
+                disk::efi(
+                    &staging,
+                    &[
+                        ("EFI/BOOT/BOOTAA64.EFI", &grub),
+                        ("EFI/debian/grub.cfg", &recipe.join("grub.cfg")),
+                        ("vmlinuz", &kernel),
+                        ("initramfs.cpio", &self.initramfs),
+                    ],
+                )?;
+            }
+        }
+        fs::rename(&staging, &image).with_context(|| format!("cannot create {}", image.display()))
     }
-    fs::remove_dir_all(&downloads).with_context(|| format!("cannot remove {}", downloads.display()))?;
-    fs::write(folder.join(VERSIONS), versions).context("cannot write the list of versions")
+
+    /// Downloads packages and unpacks what the boots need of each.
+    fn fetch(&self, packages: &[&Package], mirror: Option<&str>) -> Result<()> {
+        let mirror = mirror.map_or_else(debian::system_mirror, |uri| Ok(uri.to_owned()))?;
+        let debian = self.platform.debian;
+        let archive = Archive::open(&self.work.join("apt"), &mirror, SUITE, debian)?;
+        let downloads = self.work.join("download");
+        for package in packages {
+            let architecture = package.is_guest.then_some(debian);
+            let get = |name: &str| archive.download(name, architecture, &downloads);
+            let mut name = package.name.to_owned();
+            if package.is_meta {
+                name = get(&name)?.first_dependency()?;
+            }
+            let downloaded = get(&name)?;
+            let folder = self.folder(package.key);
+            if folder.exists() {
+                fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+            }
+            downloaded.unpack_only(package.patterns, &folder)?;
+            let version = format!("{name} {}\n", downloaded.field("Version")?);
+            fs::write(self.version(package), version).context("cannot write a package's version")?;
+            fs::remove_dir_all(&downloads)
+                .with_context(|| format!("cannot remove {}", downloads.display()))?;
+        }
+        Ok(())
+    }
 }
 
 /// The file of a folder whose name begins with `prefix`.
@@ -149,19 +178,6 @@ fn root_files(busybox: &[u8], recipe: &Path) -> Result<Vec<u8>> {
     initramfs::add_busybox(&mut archive, busybox)?;
     archive.file("init", 0o755, fs::read(recipe.join("init")).context("cannot read tests/boot/init")?)?;
     archive.finish()
-}
-
-/// A master boot record with one bootable Linux partition up to the disk's end.
-fn write_partition_table(mut disk: impl Write + Seek) -> std::io::Result<()> {
-    let sectors = (DISK_BYTES / SECTOR_BYTES) as u32 - PARTITION_SECTOR;
-    // Bootable, no cylinders and heads, type Linux.
-    let mut entry = vec![0x80, 0xfe, 0xff, 0xff, 0x83, 0xfe, 0xff, 0xff];
-    entry.extend(PARTITION_SECTOR.to_le_bytes());
-    entry.extend(sectors.to_le_bytes());
-    disk.seek(SeekFrom::Start(446))?;
-    disk.write_all(&entry)?;
-    disk.seek(SeekFrom::Start(510))?;
-    disk.write_all(&[0x55, 0xaa])
 }
 
 /// A name beside `path`, of this process alone.
