@@ -9,8 +9,10 @@ mod guest;
 mod isa;
 mod net;
 mod oracle;
+mod powercut;
 mod process;
 mod share;
+mod storm;
 mod stress;
 mod suites;
 mod tools;
@@ -40,6 +42,10 @@ enum Task {
     Net(net::Command),
     /// Run Debian's stock kernel on shared directories, its root among them
     Share(share::Command),
+    /// Replay the writes of disk images to every point at which power could fail
+    Powercut(powercut::Command),
+    /// Use disk images from several threads at once, with a model of what they hold
+    Storm(storm::Command),
     /// Compare random instruction streams with QEMU on every engine
     Oracle(oracle::Command),
     /// Measure speed, memory and start-up beside QEMU
@@ -73,6 +79,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Boot(command) => boot::run(&command),
         Task::Net(command) => net::run(&command),
         Task::Share(command) => share::run(&command),
+        Task::Powercut(command) => powercut::run(&command),
+        Task::Storm(command) => storm::run(&command),
         Task::Oracle(command) => oracle::run(&command),
         Task::Bench(command) => bench::run(&command),
         Task::Fuzz(command) => fuzz::run(command),

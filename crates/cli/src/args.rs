@@ -186,7 +186,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "MODEL", help_heading = "Machine")]
     pub(crate) cpu: Option<String>,
 
-    /// A disk: FILE[,format=raw|qcow2][,ro][,ephemeral]; can be repeated, `,,` is a comma in the name
+    /// A disk: FILE[,format=raw|qcow2][,ro][,ephemeral]; can be repeated, `,,` is a comma in the name. More options:
+    /// cache=writeback|writethrough|none|unsafe, discard=unmap|ignore, serial=TEXT
     #[arg(
         long,
         value_name = "FILE[,OPTION]...",

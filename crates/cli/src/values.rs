@@ -71,7 +71,10 @@ fn split_number(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// `FILE[,format=raw|qcow2][,ro][,ephemeral]`, where `,,` is a comma of the file's name.
+/// Bytes a disk's serial number may have: what virtio-blk and NVMe both hold.
+const SERIAL_BYTES: usize = 20;
+
+/// `FILE[,format=raw|qcow2][,ro][,ephemeral][,cache=MODE][,discard=unmap|ignore][,serial=TEXT]`, where `,,` is a comma of the file's name.
 pub(crate) fn disk(text: &str) -> Result<DiskSpec, String> {
     let mut words = split_commas(text).into_iter();
     let path = words.next().filter(|path| !path.is_empty()).ok_or("the file's name is missing")?;
@@ -82,9 +85,13 @@ pub(crate) fn disk(text: &str) -> Result<DiskSpec, String> {
             ("format", _) => return Err("the format is given twice".into()),
             ("ro", "") => disk.read_only = true,
             ("ephemeral", "") => disk.ephemeral = true,
+            ("cache", mode) => disk.cache = mode.parse()?,
+            ("discard", "unmap") => disk.keep_discarded = false,
+            ("discard", "ignore") => disk.keep_discarded = true,
+            ("serial", serial) => disk.serial = self::serial(serial)?,
             _ => {
                 return Err(format!(
-                    "`{word}` is not an option of a disk: use format=raw, format=qcow2, ro or ephemeral (and `,,` for a comma in the file's name)"
+                    "`{word}` is not an option of a disk: use format=raw or qcow2, ro, ephemeral, cache=writeback, writethrough, none or unsafe, discard=unmap or ignore, serial=TEXT (and `,,` for a comma in the file's name)"
                 ));
             }
         }
@@ -93,6 +100,13 @@ pub(crate) fn disk(text: &str) -> Result<DiskSpec, String> {
         return Err("ro refuses writes and ephemeral forgets them: use one of the two".into());
     }
     Ok(disk)
+}
+
+fn serial(text: &str) -> Result<String, String> {
+    let fits = (1..=SERIAL_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let wrong =
+        || format!("`{text}` is not a serial number: use 1 to {SERIAL_BYTES} letters, digits and signs");
+    fits.then(|| text.to_owned()).ok_or_else(wrong)
 }
 
 /// `HOST[:GUEST][,ro][,type=virtiofs|9p][,cache=none|auto|always][,owner=host|UID:GID][,locks=guest|host]`, where
@@ -186,7 +200,7 @@ pub(crate) fn trace(text: &str) -> Result<Trace, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use isomer_devices::backend::ImageFormat;
+    use isomer_devices::backend::{CacheMode, ImageFormat};
 
     #[test]
     fn sizes() {
@@ -230,11 +244,18 @@ mod tests {
         assert!(full.ephemeral && !full.read_only);
         let plain = disk("a=b.img,ro").unwrap();
         assert_eq!((plain.path, plain.format, plain.read_only), (PathBuf::from("a=b.img"), None, true));
+        let tuned = disk("a,cache=none,discard=ignore,serial=disk-1").unwrap();
+        assert_eq!((tuned.cache, tuned.keep_discarded, &*tuned.serial), (CacheMode::None, true, "disk-1"));
         for wrong in [
             "",
             ",ro",
             "a,",
             "a,rw",
+            "a,cache=fast",
+            "a,discard=",
+            "a,serial=",
+            "a,serial=with space",
+            "a,serial=123456789012345678901",
             "a,format",
             "a,format=",
             "a,format=vdi",

@@ -1,7 +1,7 @@
 //! What the user asked for, with a default for everything.
 
 use isomer_devices::backend::{
-    ImageFormat,
+    CacheMode, ImageFormat,
     net::{MacAddr, Publish},
     share::Owners,
 };
@@ -112,6 +112,12 @@ pub struct DiskSpec {
     pub read_only: bool,
     /// Throw writes away at the end.
     pub ephemeral: bool,
+    /// When writes are complete.
+    pub cache: CacheMode,
+    /// What the guest discards stays where it is.
+    pub keep_discarded: bool,
+    /// What the disk answers when it is asked who it is.
+    pub serial: String,
 }
 
 /// Where the cable of a network card leads.

@@ -1,4 +1,4 @@
-//! Disk images in files and block devices: raw and qcow2 with backing files, read and written by `imago`.
+//! Disk images in files and block devices: raw and qcow2 with backing files.
 //!
 //! An image's format is settled when it is opened: stated by the caller, or detected and from then on
 //! part of what the machine records. A guest that writes a qcow2 header into a disk whose format was detected
@@ -6,12 +6,10 @@
 
 use super::{
     block::{BlockBackend, BlockError, IoVector, IoVectorMut, SECTOR_BYTES},
+    host_file::{HostFile, OpenFile},
     image_lock::{self, Lock},
-    qcow2::{self, Probe},
-};
-use imago::{
-    DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, FormatDriverBuilder, Mapping, Storage,
-    StorageOpenOptions, file::File as StorageFile, format::PreallocateMode, qcow2::Qcow2, raw::Raw,
+    layer::{Layer, Raw},
+    qcow2::{self, Create, Probe},
 };
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -20,21 +18,17 @@ use std::{
     fs::File,
     io::{self, ErrorKind},
     os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{
-        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
-
-type Access = FormatAccess<StorageFile>;
 
 /// The longest disk: what a qcow2 image with clusters of 64 KiB can map with an L1 table of a megabyte.
 const MAX_DISK_BYTES: u64 = 64 << 40;
 /// Images in a backing chain, at most.
 const MAX_LAYERS: usize = 32;
+/// Clusters of new qcow2 images: 64 KiB.
+const CLUSTER_BITS: u32 = 16;
 
 /// A disk image's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,6 +67,33 @@ impl FromStr for ImageFormat {
     }
 }
 
+/// What stands between a guest's writes and stable storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CacheMode {
+    /// The host's cache, until the guest flushes.
+    #[default]
+    Writeback,
+    /// Nothing: a write is complete when it is on stable storage.
+    Writethrough,
+    /// Past the host's cache where requests are aligned to 4 KiB, and the disk's own cache until the guest flushes.
+    None,
+    /// The host's cache, and flushes are not waited for: a crash of the host may cost the disk.
+    Unsafe,
+}
+
+impl FromStr for CacheMode {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "writeback" => Ok(Self::Writeback),
+            "writethrough" => Ok(Self::Writethrough),
+            "none" => Ok(Self::None),
+            "unsafe" => Ok(Self::Unsafe),
+            _ => Err(format!("`{name}` is not a cache mode: use writeback, writethrough, none or unsafe")),
+        }
+    }
+}
+
 /// How to open an image.
 #[derive(Clone, Debug, Default)]
 pub struct ImageOptions {
@@ -84,51 +105,45 @@ pub struct ImageOptions {
     pub ephemeral: bool,
     /// Refuse images with a backing file: right for images from strangers, since the name can be any file of the host.
     pub refuse_backing: bool,
+    /// When writes are complete.
+    pub cache: CacheMode,
+    /// What the guest discards stays where it is.
+    pub keep_discarded: bool,
 }
 
 /// An open disk image.
+#[derive(Debug)]
 pub struct Image {
     path: PathBuf,
     format: ImageFormat,
     read_only: bool,
-    size_bytes: AtomicU64,
     /// The format was detected as raw: writes must not turn it into anything else.
     keep_raw: bool,
-    /// Shared for reads and writes, exclusive for what takes storage away (discard).
-    access: RwLock<Access>,
-    /// Of a raw image, to ask the host where its holes are.
-    raw: Option<File>,
-    /// What is below the image has no end that matters: see [`Self::resize`].
-    has_backing: bool,
-    /// The library gave up in mid-operation; what it holds can no longer be trusted.
-    failed: AtomicBool,
-}
-
-impl fmt::Debug for Image {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Image({}, {}, {} bytes)", self.path.display(), self.format, self.size_bytes())
-    }
+    write_through: bool,
+    keep_discarded: bool,
+    layer: Layer,
 }
 
 impl Image {
     /// Opens the image at `path` and locks it, and its backing files, against conflicting use.
     pub fn open(path: &Path, options: &ImageOptions) -> Result<Self, BlockError> {
         let read_only_file = options.read_only || options.ephemeral;
-        let mut chain = Chain { refuse_backing: options.refuse_backing, seen: Vec::new() };
-        let layer = chain.open(path, options.format, !read_only_file)?;
-        let (format, detected) = (layer.format, options.format.is_none());
-        let access = if options.ephemeral { overlay(path, layer.access)? } else { layer.access };
-        let raw = layer.raw.filter(|_| !options.ephemeral);
+        let mut chain = Chain {
+            refuse_backing: options.refuse_backing,
+            direct: options.cache == CacheMode::None,
+            durable: options.cache != CacheMode::Unsafe,
+            seen: Vec::new(),
+        };
+        let (layer, format) = chain.open(path, options.format, !read_only_file)?;
+        let layer = if options.ephemeral { overlay(path, layer)? } else { layer };
         Ok(Self {
             path: path.into(),
             format,
             read_only: options.read_only,
-            size_bytes: AtomicU64::new(access.size()),
-            keep_raw: detected && format == ImageFormat::Raw && !options.ephemeral,
-            access: RwLock::new(access),
-            raw,
-            has_backing: layer.has_backing || options.ephemeral,
-            failed: AtomicBool::new(false),
+            keep_raw: options.format.is_none() && format == ImageFormat::Raw && !options.ephemeral,
+            write_through: options.cache == CacheMode::Writethrough,
+            keep_discarded: options.keep_discarded,
+            layer,
         })
     }
 
@@ -144,21 +159,18 @@ impl Image {
         let failed = |source| BlockError::Host { path: path.into(), doing: "create", source };
         let mut options = File::options();
         let file = options.read(true).write(true).create_new(true).open(path).map_err(failed)?;
+        let name = |backing: &Path| {
+            let name =
+                backing.to_str().ok_or_else(|| io::Error::other("the backing file's name is not UTF-8"));
+            name.map(str::to_owned)
+        };
         let made = match (format, backing) {
             (ImageFormat::Raw, None) => file.set_len(size_bytes),
             (ImageFormat::Raw, Some(_)) => Err(io::Error::other("a raw image cannot have a backing file")),
-            (ImageFormat::Qcow2, backing) => guarded(|| {
-                let storage_options = StorageOpenOptions::new().filename(path).write(true);
-                let storage = StorageFile::from_open_file(file, storage_options)?;
-                let mut builder = Qcow2::<StorageFile>::create_builder(storage).size(size_bytes);
-                if let Some((backing, format)) = backing {
-                    let name = backing
-                        .to_str()
-                        .ok_or_else(|| io::Error::other("the backing file's name is not UTF-8"))?;
-                    builder = builder.backing(name.to_owned(), format.name().to_owned());
-                }
-                builder.create()
-            }),
+            (ImageFormat::Qcow2, None) => make_qcow2(file, size_bytes, None),
+            (ImageFormat::Qcow2, Some((backing, format))) => {
+                name(backing).and_then(|name| make_qcow2(file, size_bytes, Some((&name, format.name()))))
+            }
         };
         made.map_err(|error| {
             let _ = std::fs::remove_file(path);
@@ -173,36 +185,14 @@ impl Image {
         if self.read_only {
             return Err(failed(ErrorKind::ReadOnlyFilesystem.into()));
         }
-        // What a longer backing file holds beyond the old end must not appear.
-        let growth = match self.format {
-            ImageFormat::Raw => PreallocateMode::None,
-            ImageFormat::Qcow2 => PreallocateMode::Zero,
-        };
-        self.run(self.exclusive(), |mut access| {
-            let wanted = if self.has_backing { growth } else { PreallocateMode::None };
-            access.resize(size_bytes, wanted)?;
-            access.flush()?;
-            access.sync()?;
-            self.size_bytes.store(size_bytes, Ordering::Release);
-            Ok(())
-        })
-        .map_err(failed)
+        self.layer.resize(size_bytes).map_err(failed)
     }
 
     /// Does the image, or anything below it, hold data for the bytes from `offset`? Returns that and for how many
     /// bytes it holds, at least 1 before the disk's end.
     pub fn has_data(&self, offset: u64) -> io::Result<(bool, u64)> {
         let rest = self.size_bytes().saturating_sub(offset);
-        if let Some(file) = &self.raw {
-            return data_or_hole(file, offset, rest);
-        }
-        let mut answer = (true, rest);
-        self.run(self.shared(), |access| {
-            let (mapping, len) = access.get_mapping(offset, rest)?;
-            answer = (!matches!(mapping, Mapping::Zero { .. }), len);
-            Ok(())
-        })?;
-        Ok(answer)
+        self.layer.data_or_hole(offset, rest)
     }
 
     /// Where the image is.
@@ -213,27 +203,6 @@ impl Image {
     /// The format it was opened as: what to record, so that it is never detected again.
     pub fn format(&self) -> ImageFormat {
         self.format
-    }
-
-    /// Runs one operation of the library. Damage it does not expect may make it panic: that costs the image, not the machine.
-    fn run<G>(&self, guard: G, operation: impl FnOnce(G) -> io::Result<()>) -> io::Result<()> {
-        if self.failed.load(Ordering::Acquire) {
-            return Err(io::Error::other("the image failed before"));
-        }
-        let result = catch_unwind(AssertUnwindSafe(|| operation(guard)));
-        result.unwrap_or_else(|_| {
-            self.failed.store(true, Ordering::Release);
-            tracing::error!(image = %self.path.display(), "the disk image is damaged beyond what can be handled; it is out of use");
-            Err(io::Error::new(ErrorKind::InvalidData, "damaged image"))
-        })
-    }
-
-    fn shared(&self) -> RwLockReadGuard<'_, Access> {
-        self.access.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn exclusive(&self) -> RwLockWriteGuard<'_, Access> {
-        self.access.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check_writable(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -250,20 +219,25 @@ impl Image {
         let data = head.try_into_owned(1)?;
         let written = data.as_ref().into_slice();
         let mut result = [0; qcow2::PROBE_BYTES];
-        self.run(self.shared(), |access| access.read(&mut result[..], 0))?;
+        self.layer.read(0, result.as_mut_slice().into())?;
         let at = offset as usize;
         result[at..at + written.len()].copy_from_slice(written);
         if qcow2::probe(&result) != Probe::Known(ImageFormat::Raw) {
             isomer_core::guest_warn!(image = %self.path.display(), "refused a write that would change what the image looks like; state its format to allow it");
             return Err(ErrorKind::PermissionDenied.into());
         }
-        self.run(self.shared(), |access| access.write(written, offset))
+        self.layer.write(offset, written.into())
+    }
+
+    /// After a change: with no cache to stay in, it is made to last.
+    fn harden(&self) -> io::Result<()> {
+        if self.write_through { self.layer.flush() } else { Ok(()) }
     }
 }
 
 impl BlockBackend for Image {
     fn size_bytes(&self) -> u64 {
-        self.size_bytes.load(Ordering::Acquire)
+        self.layer.size()
     }
 
     fn read_only(&self) -> bool {
@@ -271,7 +245,7 @@ impl BlockBackend for Image {
     }
 
     fn read_vectored(&self, offset: u64, buffers: IoVectorMut<'_>) -> io::Result<()> {
-        self.run(self.shared(), |access| access.readv(buffers, offset))
+        self.layer.read(offset, buffers)
     }
 
     fn write_vectored(&self, offset: u64, mut buffers: IoVector<'_>) -> io::Result<()> {
@@ -283,39 +257,34 @@ impl BlockBackend for Image {
             self.write_head(offset, head)?;
             (buffers, offset) = (rest, offset + head_len);
         }
-        self.run(self.shared(), |access| access.writev(buffers, offset))
+        self.layer.write(offset, buffers)?;
+        self.harden()
     }
 
     fn flush(&self) -> io::Result<()> {
-        if self.read_only {
-            return Ok(());
-        }
-        self.run(self.shared(), |access| {
-            access.flush()?;
-            access.sync()
-        })
+        if self.read_only { Ok(()) } else { self.layer.flush() }
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         self.check_writable(offset, len)?;
-        let discarded = self.run(self.exclusive(), |mut access| access.discard_to_any(offset, len));
-        // A discard is advice: a host that cannot take it has done nothing wrong.
-        discarded.or_else(|e| if e.kind() == ErrorKind::Unsupported { Ok(()) } else { Err(e) })
+        if self.keep_discarded {
+            return Ok(());
+        }
+        self.layer.discard(offset, len)?;
+        self.harden()
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         self.check_writable(offset, len)?;
-        let zeroed = match unmap {
-            true => self.run(self.exclusive(), |mut access| access.discard_to_zero(offset, len)),
-            false => self.run(self.shared(), |access| access.write_zeroes(offset, len)),
-        };
-        match zeroed {
-            Err(e) if e.kind() == ErrorKind::Unsupported => {
-                self.run(self.shared(), |access| write_zero_blocks(&access, offset, len))
-            }
-            other => other,
-        }
+        self.layer.write_zeroes(offset, len, unmap && !self.keep_discarded)?;
+        self.harden()
     }
+}
+
+/// Writes the tables of an empty qcow2 image to a new file.
+fn make_qcow2(file: File, size_bytes: u64, backing: Option<(&str, &str)>) -> io::Result<()> {
+    let create = Create { size_bytes, cluster_bits: CLUSTER_BITS, backing };
+    qcow2::create(&OpenFile::new(file, None), &create)
 }
 
 /// Disks are whole sectors, and offsets in files are signed.
@@ -331,60 +300,16 @@ fn check_size(path: &Path, size_bytes: u64) -> Result<(), BlockError> {
     Ok(())
 }
 
-/// Does `file` hold data at `offset`, and for how many of the `len` bytes from there does that answer hold?
-fn data_or_hole(file: &File, offset: u64, len: u64) -> io::Result<(bool, u64)> {
-    use rustix::{
-        fs::{SeekFrom, seek},
-        io::Errno,
-    };
-    if len == 0 {
-        return Ok((false, 0));
-    }
-    let within = |end: u64| end.saturating_sub(offset).min(len);
-    match seek(file, SeekFrom::Data(offset)) {
-        Ok(data) if data > offset => Ok((false, within(data))),
-        Ok(_) => match seek(file, SeekFrom::Hole(offset)) {
-            Ok(hole) if hole > offset => Ok((true, within(hole))),
-            _ => Ok((true, len)),
-        },
-        // No data up to the end of the file.
-        Err(Errno::NXIO) => Ok((false, len)),
-        // The file system cannot tell.
-        Err(_) => Ok((true, len)),
-    }
-}
-
-/// Zeroes as data, for formats and hosts that know no better (qcow2 version 2).
-fn write_zero_blocks(access: &Access, mut offset: u64, len: u64) -> io::Result<()> {
-    static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
-    let end = offset + len;
-    while offset < end {
-        let chunk = (end - offset).min(ZEROES.len() as u64);
-        access.write(&ZEROES[..chunk as usize], offset)?;
-        offset += chunk;
-    }
-    Ok(())
-}
-
-/// Runs library code on an image that may be hostile: its panics become errors.
-fn guarded<T>(operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let result = catch_unwind(AssertUnwindSafe(operation));
-    result.unwrap_or_else(|_| Err(io::Error::new(ErrorKind::InvalidData, "its metadata contradicts itself")))
-}
-
-/// A qcow2 overlay on `base` in a file without a name.
-fn overlay(path: &Path, base: Access) -> Result<Access, BlockError> {
+/// A qcow2 overlay on `base` in a file without a name. Nothing of it has to last.
+fn overlay(path: &Path, base: Layer) -> Result<Layer, BlockError> {
     let failed =
         |source| BlockError::Host { path: path.into(), doing: "make a temporary overlay of", source };
-    let file = temporary_file().map_err(failed)?;
-    guarded(|| {
-        let storage = StorageFile::from_open_file(file, StorageOpenOptions::new().write(true))?;
-        let size = base.size();
-        let created = Qcow2::<StorageFile>::create_builder(storage).size(size);
-        let open = |storage| Ok(Qcow2::builder(storage).backing(Some(base)).data_file(None).write(true));
-        created.create_open(DenyImplicitOpenGate::default(), open).map(FormatAccess::new)
-    })
-    .map_err(failed)
+    let file = Arc::new(OpenFile::new(temporary_file().map_err(failed)?, None));
+    let size_bytes = base.size().next_multiple_of(SECTOR_BYTES);
+    let create = Create { size_bytes, cluster_bits: CLUSTER_BITS, backing: None };
+    qcow2::create(&*file, &create).map_err(failed)?;
+    let (overlay, _) = qcow2::open(path, file, Some(base), true, false)?;
+    Ok(Layer::Qcow2(Box::new(overlay)))
 }
 
 /// A file without a name in the temporary directory, or in memory where the file system cannot do that.
@@ -395,17 +320,11 @@ fn temporary_file() -> io::Result<File> {
     Ok(file.into())
 }
 
-/// One opened image of a backing chain.
-struct Layer {
-    access: Access,
-    format: ImageFormat,
-    raw: Option<File>,
-    has_backing: bool,
-}
-
 /// Opens an image and what lies below it.
 struct Chain {
     refuse_backing: bool,
+    direct: bool,
+    durable: bool,
     /// Device and inode numbers of the images above.
     seen: Vec<(u64, u64)>,
 }
@@ -416,23 +335,23 @@ impl Chain {
         path: &Path,
         format: Option<ImageFormat>,
         writable: bool,
-    ) -> Result<Layer, BlockError> {
-        let (file, file_bytes) = self.open_file(path, writable)?;
+    ) -> Result<(Layer, ImageFormat), BlockError> {
+        let file = self.open_file(path, writable)?;
         let format = settle_format(path, &file, format)?;
-        match format {
+        let direct = if self.direct { open_direct(path, &file, writable)? } else { None };
+        let file = Arc::new(OpenFile::new(file, direct));
+        let layer = match format {
             ImageFormat::Raw => {
-                let raw = file.try_clone().ok();
-                Ok(Layer { access: open_raw(path, file, writable)?, format, raw, has_backing: false })
+                let failed = |source| BlockError::Host { path: path.into(), doing: "open", source };
+                Layer::Raw(Raw::open(file, self.durable).map_err(failed)?)
             }
-            ImageFormat::Qcow2 => {
-                let (access, has_backing) = self.open_qcow2(path, file, file_bytes, writable)?;
-                Ok(Layer { access, format, raw: None, has_backing })
-            }
-        }
+            ImageFormat::Qcow2 => self.open_qcow2(path, file, writable)?,
+        };
+        Ok((layer, format))
     }
 
-    /// Opens, identifies and locks the file; never blocks on a FIFO. Returns its length in bytes too.
-    fn open_file(&mut self, path: &Path, writable: bool) -> Result<(File, u64), BlockError> {
+    /// Opens, identifies and locks the file; never blocks on a FIFO.
+    fn open_file(&mut self, path: &Path, writable: bool) -> Result<File, BlockError> {
         let failed = |source| BlockError::Host { path: path.into(), doing: "open", source };
         let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
         let metadata = std::fs::metadata(path).map_err(failed)?;
@@ -460,36 +379,21 @@ impl Chain {
             }
             Lock::Conflict(held_for) => return Err(BlockError::Locked { path: path.into(), held_for }),
         }
-        let storage = file.try_clone().and_then(StorageFile::try_from).map_err(failed)?;
-        let file_bytes = storage.size().map_err(failed)?;
-        Ok((file, file_bytes))
+        Ok(file)
     }
 
-    fn open_qcow2(
-        &mut self,
-        path: &Path,
-        file: File,
-        file_bytes: u64,
-        writable: bool,
-    ) -> Result<(Access, bool), BlockError> {
-        let header = qcow2::check(path, &file, file_bytes)?;
+    fn open_qcow2(&mut self, path: &Path, file: Arc<OpenFile>, writable: bool) -> Result<Layer, BlockError> {
+        let failed = |source| BlockError::Host { path: path.into(), doing: "open", source };
+        let header = qcow2::check_header(path, &*file, file.len().map_err(failed)?)?;
         let backing = match &header.backing_file {
             Some(name) => Some(self.open_backing(path, name, header.backing_format.as_deref())?),
             None => None,
         };
-        let has_backing = backing.is_some();
-        let access = guarded(|| {
-            let options = StorageOpenOptions::new().filename(path).write(writable);
-            let storage = StorageFile::from_open_file(file, options)?;
-            let builder =
-                Qcow2::<StorageFile>::builder(storage).write(writable).backing(backing).data_file(None);
-            builder.open(DenyImplicitOpenGate::default()).map(FormatAccess::new)
-        })
-        .map_err(|error| BlockError::Damaged { path: path.into(), why: error.to_string() })?;
-        Ok((access, has_backing))
+        let (qcow2, _) = qcow2::open(path, file, backing, writable, self.durable)?;
+        Ok(Layer::Qcow2(Box::new(qcow2)))
     }
 
-    fn open_backing(&mut self, above: &Path, name: &str, format: Option<&str>) -> Result<Access, BlockError> {
+    fn open_backing(&mut self, above: &Path, name: &str, format: Option<&str>) -> Result<Layer, BlockError> {
         let wrong = |why: String| BlockError::Backing { path: above.into(), why };
         if self.refuse_backing {
             return Err(wrong(format!(
@@ -512,30 +416,36 @@ impl Chain {
                 Some(name.parse().map_err(|_| wrong(format!("its format `{name}` is not supported")))?)
             }
         };
-        let layer = self.open(&path, format, false)?;
-        if format.is_none() && layer.format != ImageFormat::Raw {
+        let (layer, found) = self.open(&path, format, false)?;
+        if format.is_none() && found != ImageFormat::Raw {
             let name = above.display();
             return Err(BlockError::FormatInDoubt {
                 path,
-                why: format!("it looks like {}, but the image on top of it does not say so", layer.format),
-                fix: format!(
-                    "record it: `qemu-img rebase -u -f qcow2 -F {} -b BACKING {name}`",
-                    layer.format
-                ),
+                why: format!("it looks like {found}, but the image on top of it does not say so"),
+                fix: format!("record it: `qemu-img rebase -u -f qcow2 -F {found} -b BACKING {name}`"),
             });
         }
-        Ok(layer.access)
+        Ok(layer)
     }
 }
 
-fn open_raw(path: &Path, file: File, writable: bool) -> Result<Access, BlockError> {
-    guarded(|| {
-        let options = StorageOpenOptions::new().filename(path).write(writable);
-        let storage = StorageFile::from_open_file(file, options)?;
-        let builder = Raw::<StorageFile>::builder(storage).write(writable);
-        builder.open(DenyImplicitOpenGate::default()).map(FormatAccess::new)
-    })
-    .map_err(|source| BlockError::Host { path: path.into(), doing: "open", source })
+/// The same file once more, past the host's cache; `None` where the file system has no such thing.
+fn open_direct(path: &Path, file: &File, writable: bool) -> Result<Option<File>, BlockError> {
+    let failed = |source| BlockError::Host { path: path.into(), doing: "open", source };
+    let flags = (OFlags::DIRECT | OFlags::NOCTTY).bits() as i32;
+    let direct = match File::options().read(true).write(writable).custom_flags(flags).open(path) {
+        Ok(direct) => direct,
+        Err(e) if e.kind() == ErrorKind::InvalidInput => {
+            tracing::warn!(image = %path.display(), "the file system cannot go past the host's cache: cache=none is cache=writeback here");
+            return Ok(None);
+        }
+        Err(e) => return Err(failed(e)),
+    };
+    let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+    match identity(&direct).map_err(failed)? == identity(file).map_err(failed)? {
+        true => Ok(Some(direct)),
+        false => Err(failed(io::Error::other("the file was replaced while it was opened"))),
+    }
 }
 
 pub(super) fn not_a_disk(kind: &std::fs::FileType) -> Option<&'static str> {

@@ -2,8 +2,9 @@
 
 use super::{
     block::{BlockBackend, BlockError},
+    host_file::{HostFile, OpenFile},
     image::{self, Image, ImageFormat, ImageOptions},
-    image_lock, qcow2, qcow2_check,
+    image_lock, qcow2,
 };
 use serde::Serialize;
 use std::{
@@ -13,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use qcow2_check::CheckReport;
+pub use qcow2::check::CheckReport;
 
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 2 << 20;
@@ -68,11 +69,9 @@ pub fn info(path: &Path, format: Option<ImageFormat>) -> Result<ImageInfo, Block
     let file = open(path)?;
     let metadata = file.metadata().map_err(failed)?;
     let format = image::settle_format(path, &file, format)?;
-    // A block device has no length of its own in its metadata.
-    let file_bytes = match metadata.is_file() {
-        true => metadata.len(),
-        false => rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0)).map_err(|e| failed(e.into()))?,
-    };
+    let in_use = image_lock::user(&file).map_err(failed)?;
+    let file = OpenFile::new(file, None);
+    let file_bytes = file.len().map_err(failed)?;
     let mut info = ImageInfo {
         path: path.into(),
         format,
@@ -82,7 +81,7 @@ pub fn info(path: &Path, format: Option<ImageFormat>) -> Result<ImageInfo, Block
         snapshots: 0,
         dirty: false,
         usable: true,
-        in_use: image_lock::user(&file).map_err(failed)?,
+        in_use,
         backing_file: None,
         backing_format: None,
     };
@@ -92,7 +91,7 @@ pub fn info(path: &Path, format: Option<ImageFormat>) -> Result<ImageInfo, Block
         info.cluster_bytes = Some(described.fields.cluster_bytes());
         info.snapshots = described.fields.snapshots;
         info.dirty = described.fields.incompatible & qcow2::DIRTY != 0;
-        info.usable = qcow2::check(path, &file, file_bytes).is_ok();
+        info.usable = qcow2::check_header(path, &file, file_bytes).is_ok();
         info.backing_file = described.header.backing_file;
         info.backing_format = described.header.backing_format;
     }
@@ -135,7 +134,7 @@ pub fn check(
     }
     match format {
         ImageFormat::Raw => Ok(CheckReport::default()),
-        ImageFormat::Qcow2 => qcow2_check::check(path, &file, repair, progress),
+        ImageFormat::Qcow2 => qcow2::check::check(path, &OpenFile::new(file, None), repair, progress),
     }
 }
 

@@ -3,21 +3,24 @@
 pub mod block;
 pub mod char;
 pub mod escape;
+mod host_file;
 pub mod image;
 mod image_lock;
 pub mod image_tools;
+mod layer;
 pub mod net;
 pub mod output;
+pub mod powercut;
 pub mod pump;
 mod qcow2;
-mod qcow2_check;
 pub mod share;
+pub mod storm;
 pub mod terminal;
 
 pub use block::{BlockBackend, BlockError};
 pub use char::{Capture, CharInput, CharOutput, Discard, InputWaker, Tee};
 pub use escape::{ConsoleCommand, EscapeFilter};
-pub use image::{Image, ImageFormat, ImageOptions};
+pub use image::{CacheMode, Image, ImageFormat, ImageOptions};
 pub use output::{FdOutput, LogFile, QueuedOutput};
 pub use pump::{InputPump, PumpEvent};
 pub use terminal::{RawMode, restore_terminal, terminal_size};

@@ -1,8 +1,23 @@
-//! Image format probing, and checks of a qcow2 header before any library allocates by it
+//! qcow2 images; here image format probing, and checks of a qcow2 header before anything is allocated by it
 //! (QEMU's `docs/interop/qcow2.rst`, versions 2 and 3).
 
-use super::{block::BlockError, image::ImageFormat};
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+mod batch;
+pub(super) mod check;
+mod create;
+mod disk;
+mod tables;
+
+pub(super) use create::{Create, create};
+pub(super) use disk::Qcow2;
+
+use super::{
+    block::BlockError,
+    host_file::{HostFile, read_vec},
+    image::ImageFormat,
+    layer::Layer,
+};
+use check::CheckReport;
+use std::{path::Path, sync::Arc};
 
 /// First bytes of a qcow2 image.
 pub(crate) const MAGIC: &[u8; 4] = b"QFI\xfb";
@@ -77,14 +92,52 @@ pub(crate) struct Qcow2Header {
     pub(crate) backing_format: Option<String>,
 }
 
-/// Reads and checks the header and first-level table of `file`. After this, sizes the library takes from the
-/// header are bounded: 32 MiB of L1, 8 MiB of refcount table, 2 MiB clusters.
-pub(crate) fn check(path: &Path, file: &File, file_bytes: u64) -> Result<Qcow2Header, BlockError> {
+/// Reads and checks the header and first-level table of `file`. After this, the sizes in the header are bounded:
+/// 32 MiB of L1, 8 MiB of refcount table, 2 MiB clusters.
+pub(super) fn check_header(
+    path: &Path,
+    file: &dyn HostFile,
+    file_bytes: u64,
+) -> Result<Qcow2Header, BlockError> {
     let checker = Checker { path, file, file_bytes };
     let fields = checker.fields()?;
-    checker.features(&fields, 0)?;
+    checker.features(&fields, DIRTY)?;
     checker.tables(&fields)?;
     checker.backing(&fields)
+}
+
+/// Opens the image in `file`, whose header [`check_header`] has accepted. One that was not closed properly is checked
+/// first and rid of leaks, if it is to be written; returns how many there were.
+pub(super) fn open(
+    path: &Path,
+    file: Arc<dyn HostFile>,
+    backing: Option<Layer>,
+    writable: bool,
+    durable: bool,
+) -> Result<(Qcow2, u64), BlockError> {
+    let failed = |source| BlockError::Host { path: path.into(), doing: "read", source };
+    let file_bytes = file.len().map_err(failed)?;
+    let checker = Checker { path, file: &*file, file_bytes };
+    let fields = checker.fields()?;
+    checker.tables(&fields)?;
+    let mut leaks = 0;
+    if writable && fields.incompatible & DIRTY != 0 {
+        let report = check::check(path, &*file, true, &mut |_| {})?;
+        if report.corruptions > 0 {
+            let first = report.problems.first().cloned().unwrap_or_default();
+            return Err(checker.damaged(format!("it was not closed properly, and {first}")));
+        }
+        leaks = report.leaks;
+        tracing::info!(image = %path.display(), leaks, "the image was not closed properly; it is sound");
+    }
+    let qcow2 = Qcow2::open(file.clone(), &fields, backing, writable, durable)
+        .map_err(|error| checker.damaged(error.to_string()))?;
+    Ok((qcow2, leaks))
+}
+
+/// Checks the image in `file`.
+pub(super) fn check_alone(path: &Path, file: &dyn HostFile) -> Result<CheckReport, BlockError> {
+    check::check(path, file, false, &mut |_| {})
 }
 
 /// The header's fields as they are on disk.
@@ -104,7 +157,7 @@ pub(super) struct Fields {
     pub(super) snapshots: u32,
     pub(super) snapshots_offset: u64,
     pub(super) incompatible: u64,
-    autoclear: u64,
+    pub(super) autoclear: u64,
     /// log2 of the bits in a reference count.
     pub(super) refcount_order: u32,
     header_len: u32,
@@ -123,7 +176,7 @@ pub(super) struct Description {
 }
 
 /// Reads the header of an image that need not be usable: encrypted, in use, not closed properly.
-pub(super) fn describe(path: &Path, file: &File, file_bytes: u64) -> Result<Description, BlockError> {
+pub(super) fn describe(path: &Path, file: &dyn HostFile, file_bytes: u64) -> Result<Description, BlockError> {
     let checker = Checker { path, file, file_bytes };
     let fields = checker.fields()?;
     if !CLUSTER_BITS.contains(&fields.cluster_bits) {
@@ -133,16 +186,11 @@ pub(super) fn describe(path: &Path, file: &File, file_bytes: u64) -> Result<Desc
     Ok(Description { fields, header })
 }
 
-/// Reads the header and checks all but the feature bits in `allowed`.
-pub(super) fn checked_fields(
-    path: &Path,
-    file: &File,
-    file_bytes: u64,
-    allowed: u64,
-) -> Result<Fields, BlockError> {
+/// Reads the header of an image all of whose clusters can be accounted for.
+fn checked_fields(path: &Path, file: &dyn HostFile, file_bytes: u64) -> Result<Fields, BlockError> {
     let checker = Checker { path, file, file_bytes };
     let fields = checker.fields()?;
-    checker.features(&fields, allowed)?;
+    checker.features(&fields, DIRTY)?;
     checker.tables(&fields)?;
     if fields.autoclear & BITMAPS_VALID != 0 {
         return Err(checker.unsupported("has persistent bitmaps", "`qemu-img bitmap --remove` removes them"));
@@ -160,7 +208,7 @@ pub(super) fn be64(bytes: &[u8], at: usize) -> u64 {
 
 struct Checker<'a> {
     path: &'a Path,
-    file: &'a File,
+    file: &'a dyn HostFile,
     file_bytes: u64,
 }
 
@@ -179,14 +227,8 @@ impl Checker<'_> {
             let why = format!("its {what} ends beyond the end of the file ({} bytes)", self.file_bytes);
             return Err(self.damaged(why));
         }
-        let mut bytes = vec![0; len];
-        match self.file.read_exact_at(&mut bytes, offset) {
-            Ok(()) => Ok(bytes),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(self.damaged(format!("its {what} is cut short")))
-            }
-            Err(source) => Err(BlockError::Host { path: self.path.into(), doing: "read", source }),
-        }
+        let failed = |source| BlockError::Host { path: self.path.into(), doing: "read", source };
+        read_vec(self.file, offset, len).map_err(failed)
     }
 
     fn fields(&self) -> Result<Fields, BlockError> {

@@ -14,10 +14,12 @@ pub(super) fn attach<S: Slots>(spec: &Spec, slots: &mut S) -> Result<(), Machine
             format: disk.format,
             read_only: disk.read_only,
             ephemeral: disk.ephemeral,
+            cache: disk.cache,
+            keep_discarded: disk.keep_discarded,
             ..Default::default()
         };
         let image = Arc::new(Image::open(&disk.path, &options)?);
-        let options = BlkOptions { queues: spec.cpus as u16, ..BlkOptions::default() };
+        let options = BlkOptions { queues: spec.cpus as u16, serial: disk.serial.clone() };
         slots.virtio(VirtioBlk::new(image, &options))?;
     }
     Ok(())

@@ -5,14 +5,16 @@
 //! allocation overwrite data: that is corruption, and nothing here touches it.
 
 use super::{
-    block::BlockError,
-    qcow2::{self, Fields, L2_OFFSET_MASK, be32, be64},
+    super::{
+        block::BlockError,
+        host_file::{HostFile, read_vec, write_all},
+    },
+    Fields, L2_OFFSET_MASK, be32, be64, checked_fields,
+    tables::{COMPRESSED, COPIED, ZERO},
 };
 use serde::Serialize;
 use std::{
-    fs::File,
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -20,12 +22,6 @@ use std::{
 const MAX_CLUSTERS: u64 = 1 << 27;
 /// Problems told one by one.
 const MAX_PROBLEMS: usize = 20;
-/// L1 and L2 entries: the cluster's count is exactly one.
-const COPIED: u64 = 1 << 63;
-/// L2 entry: the cluster is compressed.
-const COMPRESSED: u64 = 1 << 62;
-/// L2 entry: the cluster reads as zeros.
-const ZERO: u64 = 1;
 /// L1 entries of a snapshot, at most: 32 MiB.
 const MAX_L1_ENTRIES: u32 = 4 << 20;
 
@@ -48,14 +44,14 @@ pub struct CheckReport {
 
 /// Checks the image in `file`; `progress` hears the share done, 0 to 1. With `repair`, leaks are mended, if there is
 /// no corruption.
-pub(super) fn check(
+pub(in super::super) fn check(
     path: &Path,
-    file: &File,
+    file: &dyn HostFile,
     repair: bool,
     progress: &mut dyn FnMut(f64),
 ) -> Result<CheckReport, BlockError> {
-    let file_bytes = file.metadata().map_err(|e| read_error(path, e))?.len();
-    let fields = qcow2::checked_fields(path, file, file_bytes, qcow2::DIRTY)?;
+    let file_bytes = file.len().map_err(|e| read_error(path, e))?;
+    let fields = checked_fields(path, file, file_bytes)?;
     let clusters = file_bytes.div_ceil(fields.cluster_bytes());
     if clusters > MAX_CLUSTERS {
         return Err(BlockError::Damaged {
@@ -88,7 +84,7 @@ fn read_error(path: &Path, source: io::Error) -> BlockError {
 
 struct Checker<'a> {
     path: PathBuf,
-    file: &'a File,
+    file: &'a dyn HostFile,
     fields: Fields,
     /// Where the blocks of counts are; 0: there is none.
     refcount_blocks: Vec<u64>,
@@ -101,18 +97,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, BlockError> {
-        let mut bytes = vec![0; len];
-        let mut done = 0;
-        while done < len {
-            match self.file.read_at(&mut bytes[done..], offset + done as u64) {
-                // Past the end of the file there are zeros.
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(read_error(&self.path, e)),
-            }
-        }
-        Ok(bytes)
+        read_vec(self.file, offset, len).map_err(|e| read_error(&self.path, e))
     }
 
     fn corrupt(&mut self, problem: String) {
@@ -326,11 +311,11 @@ impl Checker<'_> {
                 }
             }
             if changed > 0 {
-                self.file.write_all_at(&block, *offset).map_err(failed)?;
+                write_all(self.file, *offset, block.as_slice().into()).map_err(failed)?;
                 self.report.repaired += changed;
             }
         }
-        self.file.sync_data().map_err(failed)
+        self.file.sync().map_err(failed)
     }
 }
 
