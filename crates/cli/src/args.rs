@@ -34,7 +34,9 @@ Examples:
       A distribution's kernel. The console is the serial port unless the
       command line names another.
   isomer run ./vmlinuz --initrd ./initrd.img --publish 8022:22
-      With a network, and the guest's SSH server at port 8022 of this host.
+      The guest's SSH server is at port 8022 of this host.
+  isomer run --net none
+      No network card. By default there is one, behind a NAT that needs no root.
   isomer run --share .:/src -- ls -l /src
       The current directory is /src in the embedded guest. Another guest mounts
       it by what follows the colon: mount -t virtiofs /src /anywhere
@@ -197,13 +199,13 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) disk: Vec<DiskSpec>,
 
-    /// A network card: user[,restrict][,dns=ADDRESS][,mac=ADDRESS], tap=NAME[,mac=ADDRESS] or none; can be
-    /// repeated. With user networking the guest reaches what the host reaches, and the host itself at 10.0.2.2
+    /// A network card: user[,restrict][,dns=ADDRESS][,mac=ADDRESS] (the default), tap=NAME[,mac=ADDRESS] or none;
+    /// can be repeated. With user networking the guest reaches what the host reaches, and the host itself at 10.0.2.2
     #[arg(long, value_name = "KIND[,OPTION]...", value_parser = network::net, help_heading = "Machine")]
     pub(crate) net: Vec<NetArg>,
 
-    /// Lead a port of the host to one of the guest: [ADDRESS:]HOSTPORT:GUESTPORT[/udp]; can be repeated, and brings a
-    /// card with user networking along. Without an address, only the host itself reaches it
+    /// Lead a port of the host to one of the guest: [ADDRESS:]HOSTPORT:GUESTPORT[/udp]; can be repeated; needs
+    /// user networking. Without an address, only the host itself reaches it
     #[arg(long, value_name = "PORTS", value_parser = network::publish, help_heading = "Machine")]
     pub(crate) publish: Vec<Publish>,
 

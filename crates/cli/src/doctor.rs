@@ -200,8 +200,10 @@ fn probe(engine: EngineChoice) -> Result<Probe, ProbeError> {
     let console = Capture::new(KEPT_BYTES);
     let streams = Streams { stdout: Box::new(Discard), stderr: Box::new(Discard) };
     let began = Instant::now();
-    let mut machine =
-        Machine::new(&spec, Host { console: Box::new(console.clone()), streams: Some(streams), waker })?;
+    let mut machine = Machine::new(
+        &spec,
+        Host { console: Box::new(console.clone()), streams: Some(streams), waker, ports: Vec::new() },
+    )?;
     machine.start()?;
     let outcome = machine.wait(Some(began + PROBE_LIMIT));
     let wall = began.elapsed();

@@ -69,13 +69,12 @@ pub(crate) fn publish(text: &str) -> Result<Publish, String> {
     }
 }
 
-/// The cards that options ask for. Published ports alone ask for one with user-mode networking.
+/// The cards that options ask for: one with user-mode networking, if they do not speak of any.
 pub(crate) fn cards(net: &[NetArg], publish: &[Publish]) -> Result<Vec<NetSpec>, &'static str> {
     if net.contains(&NetArg::None) && net.len() > 1 {
         return Err("--net none stands alone");
     }
     let mut cards: Vec<NetSpec> = match net {
-        [] if publish.is_empty() => Vec::new(),
         [] => vec![NetSpec::default()],
         some => some
             .iter()
@@ -147,7 +146,7 @@ mod tests {
     fn cards_get_their_ports() {
         let port: Publish = "8022:22".parse().unwrap();
         assert!(publish("8022:22").is_ok() && publish("0:22").is_err() && publish("22").is_err());
-        assert_eq!(cards(&[], &[]), Ok(Vec::new()));
+        assert_eq!(cards(&[], &[]), Ok(vec![NetSpec::default()]));
         assert_eq!(cards(&[], &[port]).map(|cards| cards.len()), Ok(1));
         assert_eq!(cards(&[NetArg::None], &[]), Ok(Vec::new()));
         let tap = NetArg::Card(card("tap=tap0"));

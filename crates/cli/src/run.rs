@@ -169,6 +169,7 @@ impl Session<'_> {
             console: Box::new(self.outputs.console.clone()),
             streams: self.spec.command.is_some().then_some(streams),
             waker: waker.clone(),
+            ports: Vec::new(),
         };
         Machine::new(self.spec, host)
     }

@@ -39,8 +39,11 @@ pub mod port {
     pub const CONTROL: &str = "isomer.control";
 }
 
-/// First process of the guest, as the stored images' successors will have it: those stored know no shares.
+/// First process of the guest, as the stored images' successors will have it: those stored know no shares and no
+/// network.
 const INIT: &[u8] = include_bytes!("../../../guests/linux/init");
+/// What the guest's DHCP client does with a lease; the stored images lack it, too.
+const UDHCPC: &[u8] = include_bytes!("../../../guests/linux/rootfs/etc/udhcpc");
 
 /// A shared directory that the guest mounts by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,9 +67,19 @@ pub struct Guest {
     pub initrd: Vec<u8>,
 }
 
-/// Unpacks the embedded guest of `arch`; the initial RAM disk tells it to mount `mounts`, and with `command`, to run
-/// that.
-pub fn guest(arch: Arch, command: Option<&[String]>, mounts: &[Mount]) -> std::io::Result<Option<Guest>> {
+/// What the guest is told, through its initial RAM disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told<'a> {
+    /// Run this instead of a shell.
+    pub command: Option<&'a [String]>,
+    /// Mount these.
+    pub mounts: &'a [Mount],
+    /// Ask for an address on the first network card.
+    pub network: bool,
+}
+
+/// Unpacks the embedded guest of `arch`, with what it is told.
+pub fn guest(arch: Arch, told: &Told<'_>) -> std::io::Result<Option<Guest>> {
     let Some(image) = IMAGES.iter().find(|image| image.arch == arch) else { return Ok(None) };
     let unpack = |packed: &[u8]| {
         let mut bytes = Vec::new();
@@ -75,14 +88,21 @@ pub fn guest(arch: Arch, command: Option<&[String]>, mounts: &[Mount]) -> std::i
     };
     let kernel = unpack(image.kernel)?;
     let mut initrd = unpack(image.initramfs)?;
-    if let Some(command) = command {
+    if let Some(command) = told.command {
         let argv = command.iter().flat_map(|arg| arg.bytes().chain([0])).collect::<Vec<_>>();
         append_file(&mut initrd, "isomer/argv", 0o644, &argv);
     }
-    if !mounts.is_empty() {
-        let words = mounts.iter().flat_map(|mount| [mount.kind, &mount.tag, &mount.path, &mount.options]);
+    if !told.mounts.is_empty() {
+        let words =
+            told.mounts.iter().flat_map(|mount| [mount.kind, &mount.tag, &mount.path, &mount.options]);
         let words = words.flat_map(|word| word.bytes().chain([0])).collect::<Vec<_>>();
         append_file(&mut initrd, "isomer/mounts", 0o644, &words);
+    }
+    if told.network {
+        append_file(&mut initrd, "isomer/net", 0o644, b"eth0\n");
+        append_file(&mut initrd, "etc/udhcpc", 0o755, UDHCPC);
+    }
+    if told.network || !told.mounts.is_empty() {
         append_file(&mut initrd, "init", 0o755, INIT);
     }
     Ok(Some(Guest { kernel, initrd }))
@@ -111,17 +131,22 @@ mod tests {
     #[test]
     fn every_guest_is_whole() {
         for image in IMAGES {
-            let plain = guest(image.arch, None, &[]).unwrap().unwrap();
-            let told = guest(image.arch, Some(&["echo".into(), String::new()]), &[]).unwrap().unwrap();
+            let make = |told: Told<'_>| guest(image.arch, &told).unwrap().unwrap();
+            let plain = make(Told::default());
+            let command = ["echo".to_owned(), String::new()];
+            let told = make(Told { command: Some(&command), ..Told::default() });
             assert!(plain.kernel.len() > 1 << 20);
             let added = &told.initrd[plain.initrd.len()..];
             assert!(added.windows(6).any(|w| w == b"echo\0\0"));
             assert_eq!(told.initrd.len() % 4, 0);
             let mount = Mount { kind: "9p", tag: "a".into(), path: "/mnt/a b".into(), options: "ro".into() };
-            let sharing = guest(image.arch, None, &[mount]).unwrap().unwrap();
+            let sharing = make(Told { mounts: &[mount], ..Told::default() });
             let added = &sharing.initrd[plain.initrd.len()..];
             assert!(added.windows(16).any(|w| w == b"9p\0a\0/mnt/a b\0ro"));
             assert!(added.windows(INIT.len()).any(|w| w == INIT));
+            let networked = make(Told { network: true, ..Told::default() });
+            let added = &networked.initrd[plain.initrd.len()..];
+            assert!([INIT, UDHCPC].iter().all(|file| added.windows(file.len()).any(|w| w == *file)));
         }
     }
 }

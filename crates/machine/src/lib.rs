@@ -17,6 +17,7 @@ pub mod symbols;
 pub use engine::MachineEngine;
 pub use error::MachineError;
 pub use lifecycle::{Host, Machine, Outcome};
+pub use peripherals::{GuestPort, HostPort};
 pub use spec::{
     Arch, BoardOptions, Boot, Console, DiskSpec, EngineChoice, GicVersion, NetSpec, Network, ProfileOptions,
     ShareKind, ShareSpec, ShareTrust, Spec, Transport,

@@ -1,6 +1,6 @@
 //! A machine that runs: its threads, and how it ends.
 
-use crate::{Console, MachineEngine, MachineError, Spec, boards, profile::Sampler};
+use crate::{Console, GuestPort, HostPort, MachineEngine, MachineError, Spec, boards, profile::Sampler};
 use isomer_core::{Bus, Timers, bus::SharedDevice};
 use isomer_devices::{
     backend::char::{CharInput, CharOutput, InputWaker},
@@ -24,6 +24,8 @@ pub struct Host {
     pub streams: Option<Streams>,
     /// Woken when the console (or, with a command, its standard input) takes input again.
     pub waker: InputWaker,
+    /// Further ports, for programs of the host.
+    pub ports: Vec<HostPort>,
 }
 
 /// Where a command's output goes.
@@ -97,6 +99,8 @@ pub struct Parts {
     pub input: Arc<dyn CharInput>,
     /// Tells the guest of the terminal's size.
     pub resize: Option<Box<dyn Fn(u16, u16) + Send + Sync>>,
+    /// The host's ends of its ports, in their order.
+    pub ports: Vec<GuestPort>,
     /// The guest runs one command and tells its exit code.
     pub runs_command: bool,
     /// Presses the power button, where the board has one.
@@ -154,6 +158,11 @@ impl Machine {
     /// Takes console input.
     pub fn input(&self) -> Arc<dyn CharInput> {
         self.parts.input.clone()
+    }
+
+    /// The host's ends of the ports it asked for, in their order.
+    pub fn ports(&self) -> &[GuestPort] {
+        &self.parts.ports
     }
 
     /// Which console a spec's machine has.

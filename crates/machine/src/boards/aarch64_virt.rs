@@ -173,7 +173,7 @@ fn wrong<E: std::fmt::Display>(error: E) -> MachineError {
 }
 
 /// Makes the board.
-pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, MachineError> {
+pub fn build(spec: &Spec, mut host: Host, events: Sender<Event>) -> Result<Parts, MachineError> {
     check(spec)?;
     let files = BootFiles::read(spec)?;
     let mut layout = vec![(Gpa(DRAM), spec.memory_bytes)];
@@ -206,8 +206,9 @@ pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, Ma
     let gpio = Pl061::new(wiring.gic.spi(GPIO_IRQ));
     let button = Button::new(gpio.line(POWER_LINE), &timers);
     wiring.place("gpio", shared(gpio), &[&GPIO], Some(GPIO_IRQ))?;
+    let ports = std::mem::take(&mut host.ports);
     let (input, resize) = consoles(spec, host, &events, &mut wiring)?;
-    peripherals::attach(spec, &mut wiring)?;
+    let ports = peripherals::attach(spec, ports, &mut wiring)?;
     while wiring.mmio_slot < VIRTIO_SLOTS {
         wiring.place_slot(shared(EmptySlot))?;
     }
@@ -231,6 +232,7 @@ pub fn build(spec: &Spec, host: Host, events: Sender<Event>) -> Result<Parts, Ma
         devices,
         input,
         resize,
+        ports,
         runs_command: spec.command.is_some(),
         power_button: Some(Box::new(move || button.press())),
         timers,

@@ -20,8 +20,13 @@ impl BootFiles {
     pub(super) fn read(spec: &Spec) -> Result<Self, MachineError> {
         match &spec.boot {
             Boot::Embedded => {
-                let guest = embedded::guest(spec.arch, spec.command.as_deref(), &share::mounts(spec));
-                let guest = guest
+                let mounts = share::mounts(spec);
+                let told = embedded::Told {
+                    command: spec.command.as_deref(),
+                    mounts: &mounts,
+                    network: !spec.net.is_empty(),
+                };
+                let guest = embedded::guest(spec.arch, &told)
                     .map_err(|source| MachineError::Host { what: "to unpack the embedded guest", source })?;
                 let guest = guest.ok_or_else(|| MachineError::Spec {
                     why: format!("there is no embedded guest for {}", spec.arch.name()),

@@ -188,8 +188,9 @@ pub fn build(spec: &Spec, mut host: Host, events: Sender<Event>) -> Result<Parts
     // The firmware's console is the same terminal as the kernel's.
     let output = SharedOutput::new(host.console);
     host.console = Box::new(output.clone());
+    let ports = std::mem::take(&mut host.ports);
     let (input, resize) = consoles(spec, host, &events, &mut wiring)?;
-    peripherals::attach(spec, &mut wiring)?;
+    let ports = peripherals::attach(spec, ports, &mut wiring)?;
     while wiring.mmio_slot < VIRTIO_SLOTS {
         wiring.place_slot(shared(EmptySlot))?;
     }
@@ -212,6 +213,7 @@ pub fn build(spec: &Spec, mut host: Host, events: Sender<Event>) -> Result<Parts
         devices,
         input,
         resize,
+        ports,
         runs_command,
         power_button: None,
         timers,

@@ -3,6 +3,7 @@
 
 mod disk;
 mod net;
+mod ports;
 mod rng;
 pub(crate) mod share;
 
@@ -23,10 +24,18 @@ pub(crate) trait Slots {
     fn memory(&self) -> GuestMemory;
 }
 
-/// Plugs in everything `spec` asks for. The order is the one in which guests number what they find.
-pub(crate) fn attach<S: Slots>(spec: &Spec, slots: &mut S) -> Result<(), MachineError> {
+pub use ports::{GuestPort, HostPort};
+
+/// Plugs in everything `spec` and the host ask for. The order is the one in which guests number what they find.
+/// Returns the host's ends of its ports.
+pub(crate) fn attach<S: Slots>(
+    spec: &Spec,
+    host: Vec<HostPort>,
+    slots: &mut S,
+) -> Result<Vec<GuestPort>, MachineError> {
     disk::attach(spec, slots)?;
     net::attach(spec, slots)?;
     share::attach(spec, slots)?;
-    rng::attach(slots)
+    rng::attach(slots)?;
+    ports::attach(host, slots)
 }
