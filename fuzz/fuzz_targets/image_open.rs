@@ -13,10 +13,7 @@ use std::{fs, io::Write};
 const REQUEST_BYTES: usize = 1024;
 
 fuzz_target!(
-    init: {
-        forgive_the_library();
-        seeds::plant([("qcow2", [&[0, 0][..], &qcow2()].concat()), ("raw", vec![0; 600])]);
-    },
+    init: seeds::plant([("qcow2", [&[0, 0][..], &qcow2()].concat()), ("raw", vec![0; 600])]),
     |data: &[u8]| {
         let mut input = Input::new(data);
         let (flags, requests) = (input.u8(), input.u8() % 8);
@@ -29,6 +26,7 @@ fuzz_target!(
             ephemeral: flags & 8 != 0,
             // The name would be the fuzzer's choice of any file of the host.
             refuse_backing: true,
+            ..ImageOptions::default()
         };
         if let Ok(image) = Image::open(file.path(), &options) {
             requests.iter().for_each(|&(kind, offset)| request(&image, kind, offset));
@@ -58,20 +56,7 @@ fn request(image: &Image, kind: u8, offset: u64) {
     };
 }
 
-/// A panic inside the image library is caught where it is called and costs the image only; libFuzzer's hook would end
-/// the process before that. Panics that nobody catches still do.
-fn forgive_the_library() {
-    let report = std::panic::take_hook();
-    drop(report);
-    std::panic::set_hook(Box::new(|info| {
-        let own = info.location().is_some_and(|location| !location.file().contains("imago"));
-        if own {
-            eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture());
-        }
-    }));
-}
-
-/// An empty image of 64 KiB with clusters of 512 bytes, as the project itself makes them.
+/// An empty image of 64 KiB, as the project itself makes them.
 fn qcow2() -> Vec<u8> {
     let made = tempfile::tempdir().and_then(|directory| {
         let path = directory.path().join("seed.qcow2");

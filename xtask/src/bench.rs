@@ -5,6 +5,7 @@
 //! else the host does matters little. Rounds interleave the machines. `--write` puts the tables into BENCHMARKS.md.
 
 mod columns;
+mod disk;
 mod document;
 mod footprint;
 mod host;
@@ -50,6 +51,8 @@ pub(crate) struct Command {
 enum What {
     /// Memory beyond guest RAM, and the time to a guest's first instruction
     Footprint(footprint::Options),
+    /// Reads and writes of a disk, by fio
+    Disk(disk::Options),
     /// Transfers, connections and names through the NAT
     Net(net::Options),
 }
@@ -80,6 +83,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     match &command.what {
         None => speed::run(&command.speed, &places),
         Some(What::Footprint(options)) => footprint::run(options, &places),
+        Some(What::Disk(options)) => disk::run(options, &places),
         Some(What::Net(options)) => net::run(options, &places),
     }
 }

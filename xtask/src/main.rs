@@ -4,9 +4,11 @@ mod bench;
 mod boot;
 mod check;
 mod debian;
+mod disk;
 mod fuzz;
 mod guest;
 mod isa;
+mod kill_disk;
 mod net;
 mod oracle;
 mod powercut;
@@ -44,6 +46,10 @@ enum Task {
     Share(share::Command),
     /// Replay the writes of disk images to every point at which power could fail
     Powercut(powercut::Command),
+    /// Run Debian's stock kernel with its root on each kind of disk
+    Disk(disk::Command),
+    /// Kill isomer while its guest writes, and look at the file system that is left
+    KillDisk(kill_disk::Command),
     /// Use disk images from several threads at once, with a model of what they hold
     Storm(storm::Command),
     /// Compare random instruction streams with QEMU on every engine
@@ -80,6 +86,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Net(command) => net::run(&command),
         Task::Share(command) => share::run(&command),
         Task::Powercut(command) => powercut::run(&command),
+        Task::Disk(command) => disk::run(&command),
+        Task::KillDisk(command) => kill_disk::run(&command),
         Task::Storm(command) => storm::run(&command),
         Task::Oracle(command) => oracle::run(&command),
         Task::Bench(command) => bench::run(&command),

@@ -189,7 +189,8 @@ pub(crate) struct RunArgs {
     pub(crate) cpu: Option<String>,
 
     /// A disk: FILE[,format=raw|qcow2][,ro][,ephemeral]; can be repeated, `,,` is a comma in the name. More options:
-    /// cache=writeback|writethrough|none|unsafe, discard=unmap|ignore, serial=TEXT
+    /// cache=writeback|writethrough|none|unsafe, discard=unmap|ignore, serial=TEXT,
+    /// bus=virtio|nvme|scsi
     #[arg(
         long,
         value_name = "FILE[,OPTION]...",
@@ -198,6 +199,16 @@ pub(crate) struct RunArgs {
         help_heading = "Machine"
     )]
     pub(crate) disk: Vec<DiskSpec>,
+
+    /// A disc image (ISO) in a CD-ROM drive; can be repeated
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = values::cdrom,
+        value_hint = ValueHint::FilePath,
+        help_heading = "Machine"
+    )]
+    pub(crate) cdrom: Vec<DiskSpec>,
 
     /// A network card: user[,restrict][,dns=ADDRESS][,mac=ADDRESS] (the default), tap=NAME[,mac=ADDRESS] or none;
     /// can be repeated. With user networking the guest reaches what the host reaches, and the host itself at 10.0.2.2

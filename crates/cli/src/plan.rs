@@ -68,7 +68,7 @@ fn usage(why: &str, fix: &str) -> PlanError {
 pub(crate) fn spec(args: &RunArgs) -> Result<Spec, PlanError> {
     let arch = arch(&args.arch)?;
     let engine = engine(args.engine)?;
-    let mut disks = args.disk.clone();
+    let mut disks = [args.disk.as_slice(), args.cdrom.as_slice()].concat();
     let boot = boot(args, &mut disks)?;
     let command = (!args.command.is_empty()).then(|| args.command.clone());
     if command.is_some() && !matches!(boot, Boot::Embedded) {

@@ -1,8 +1,8 @@
 //! Values users type: sizes, times, disks, shares, trace categories. Errors say what would have been right.
 
-use isomer_devices::backend::share::Owners;
+use isomer_devices::backend::{ImageFormat, share::Owners};
 use isomer_engine::Trace;
-use isomer_machine::{BoardOptions, DiskSpec, GicVersion, ShareKind, ShareSpec, ShareTrust};
+use isomer_machine::{BoardOptions, DiskBus, DiskSpec, GicVersion, ShareKind, ShareSpec, ShareTrust};
 use std::{path::PathBuf, time::Duration};
 
 /// Binary units, whatever the spelling: `M`, `MB` and `MiB` are the same.
@@ -74,7 +74,7 @@ fn split_number(text: &str) -> (&str, &str) {
 /// Bytes a disk's serial number may have: what virtio-blk and NVMe both hold.
 const SERIAL_BYTES: usize = 20;
 
-/// `FILE[,format=raw|qcow2][,ro][,ephemeral][,cache=MODE][,discard=unmap|ignore][,serial=TEXT]`, where `,,` is a comma of the file's name.
+/// `FILE[,format=raw|qcow2][,ro][,ephemeral][,cache=MODE][,discard=unmap|ignore][,serial=TEXT][,bus=virtio|nvme|scsi]`, where `,,` is a comma of the file's name.
 pub(crate) fn disk(text: &str) -> Result<DiskSpec, String> {
     let mut words = split_commas(text).into_iter();
     let path = words.next().filter(|path| !path.is_empty()).ok_or("the file's name is missing")?;
@@ -88,10 +88,13 @@ pub(crate) fn disk(text: &str) -> Result<DiskSpec, String> {
             ("cache", mode) => disk.cache = mode.parse()?,
             ("discard", "unmap") => disk.keep_discarded = false,
             ("discard", "ignore") => disk.keep_discarded = true,
+            ("bus", "virtio") => disk.bus = DiskBus::Virtio,
+            ("bus", "nvme") => disk.bus = DiskBus::Nvme,
+            ("bus", "scsi") => disk.bus = DiskBus::Scsi,
             ("serial", serial) => disk.serial = self::serial(serial)?,
             _ => {
                 return Err(format!(
-                    "`{word}` is not an option of a disk: use format=raw or qcow2, ro, ephemeral, cache=writeback, writethrough, none or unsafe, discard=unmap or ignore, serial=TEXT (and `,,` for a comma in the file's name)"
+                    "`{word}` is not an option of a disk: use format=raw or qcow2, ro, ephemeral, cache=writeback, writethrough, none or unsafe, discard=unmap or ignore, serial=TEXT, bus=virtio, nvme or scsi (and `,,` for a comma in the file's name)"
                 ));
             }
         }
@@ -100,6 +103,21 @@ pub(crate) fn disk(text: &str) -> Result<DiskSpec, String> {
         return Err("ro refuses writes and ephemeral forgets them: use one of the two".into());
     }
     Ok(disk)
+}
+
+/// A disc in a CD-ROM drive: a file's name and nothing else.
+pub(crate) fn cdrom(text: &str) -> Result<DiskSpec, String> {
+    let path = Some(text).filter(|path| !path.is_empty()).ok_or("the file's name is missing")?;
+    // What is on a disc is nobody's image format.
+    let format = Some(ImageFormat::Raw);
+    Ok(DiskSpec {
+        path: path.into(),
+        format,
+        read_only: true,
+        bus: DiskBus::Scsi,
+        cdrom: true,
+        ..DiskSpec::default()
+    })
 }
 
 fn serial(text: &str) -> Result<String, String> {
@@ -200,7 +218,7 @@ pub(crate) fn trace(text: &str) -> Result<Trace, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use isomer_devices::backend::{CacheMode, ImageFormat};
+    use isomer_devices::backend::CacheMode;
 
     #[test]
     fn sizes() {
@@ -245,6 +263,11 @@ mod tests {
         let plain = disk("a=b.img,ro").unwrap();
         assert_eq!((plain.path, plain.format, plain.read_only), (PathBuf::from("a=b.img"), None, true));
         let tuned = disk("a,cache=none,discard=ignore,serial=disk-1").unwrap();
+        assert_eq!(disk("a,bus=nvme").unwrap().bus, DiskBus::Nvme);
+        assert_eq!(disk("a,bus=scsi").unwrap().bus, DiskBus::Scsi);
+        let disc = cdrom("a,b.iso").unwrap();
+        assert_eq!((disc.path, disc.cdrom, disc.read_only), (PathBuf::from("a,b.iso"), true, true));
+        assert!(cdrom("").is_err());
         assert_eq!((tuned.cache, tuned.keep_discarded, &*tuned.serial), (CacheMode::None, true, "disk-1"));
         for wrong in [
             "",
@@ -252,6 +275,7 @@ mod tests {
             "a,",
             "a,rw",
             "a,cache=fast",
+            "a,bus=ide",
             "a,discard=",
             "a,serial=",
             "a,serial=with space",

@@ -19,6 +19,6 @@ pub use error::MachineError;
 pub use lifecycle::{Host, Machine, Outcome};
 pub use peripherals::{GuestPort, HostPort};
 pub use spec::{
-    Arch, BoardOptions, Boot, Console, DiskSpec, EngineChoice, GicVersion, NetSpec, Network, ProfileOptions,
-    ShareKind, ShareSpec, ShareTrust, Spec, Transport,
+    Arch, BoardOptions, Boot, Console, DiskBus, DiskSpec, EngineChoice, GicVersion, NetSpec, Network,
+    ProfileOptions, ShareKind, ShareSpec, ShareTrust, Spec, Transport,
 };

@@ -101,6 +101,18 @@ pub struct ProfileOptions {
     pub symbols: Vec<PathBuf>,
 }
 
+/// What a disk is plugged into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DiskBus {
+    /// virtio-blk.
+    #[default]
+    Virtio,
+    /// An NVMe controller of its own.
+    Nvme,
+    /// The machine's virtio-scsi host.
+    Scsi,
+}
+
 /// One disk.
 #[derive(Clone, Debug, Default)]
 pub struct DiskSpec {
@@ -116,8 +128,12 @@ pub struct DiskSpec {
     pub cache: CacheMode,
     /// What the guest discards stays where it is.
     pub keep_discarded: bool,
-    /// What the disk answers when it is asked who it is.
+    /// What the disk answers when it is asked who it is; empty: `isomer-N`.
     pub serial: String,
+    /// What it is plugged into.
+    pub bus: DiskBus,
+    /// It is a disc in a CD-ROM drive, on the virtio-scsi host.
+    pub cdrom: bool,
 }
 
 /// Where the cable of a network card leads.

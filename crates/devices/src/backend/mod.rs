@@ -3,6 +3,7 @@
 pub mod block;
 pub mod char;
 pub mod escape;
+pub(crate) mod guest_buffers;
 mod host_file;
 pub mod image;
 mod image_lock;

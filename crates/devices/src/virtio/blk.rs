@@ -1,27 +1,30 @@
-//! Virtio block device (Virtio 1.3, 5.2): configuration, features, and one worker thread a queue.
+//! Virtio block device (Virtio 1.3, 5.2): configuration, features, and some worker threads a queue.
 //!
 //! vCPUs only wake workers; everything that may wait for the host happens in [`request`] on a worker.
 
 mod request;
-mod worker;
 
 pub use request::BlkStats;
 
-use super::{Activation, VirtioDevice, device_type};
+use super::{
+    Activation, Chain, SharedQueue, VirtioDevice, device_type,
+    workers::{Serve, Workers},
+};
 use crate::backend::BlockBackend;
 use isomer_core::StateError;
 use request::{Disk, ID_BYTES};
 use serde::{Deserialize, Serialize};
 use std::sync::{
-    Arc,
+    Arc, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
     VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
-use worker::Worker;
 
+/// Threads of all queues together, where each has a fair share; a queue has two at least and four at most.
+const THREADS: usize = 8;
 /// Queues a device may have, at most.
 pub const MAX_QUEUES: u16 = 16;
 /// Descriptors in a queue.
@@ -63,7 +66,7 @@ impl Default for BlkOptions {
 pub struct VirtioBlk {
     disk: Arc<Disk>,
     queue_sizes: Vec<u16>,
-    workers: Vec<Worker>,
+    workers: Vec<Workers>,
     /// CONFIG_WCE was negotiated: the driver's choice of cache mode counts.
     cache_mode_chosen: bool,
     /// The `writeback` field.
@@ -132,6 +135,28 @@ impl VirtioBlk {
     }
 }
 
+/// One thread of a queue.
+struct Worker {
+    queue: SharedQueue,
+    disk: Arc<Disk>,
+}
+
+impl Serve for Worker {
+    fn taken(&mut self, _chain: &Chain) -> bool {
+        true
+    }
+
+    fn serve(&mut self, mut chain: Chain) -> Option<(Chain, u32)> {
+        match request::serve(&self.disk, &mut chain) {
+            Ok(written) => Some((chain, written)),
+            Err(broken) => {
+                self.queue.lock().unwrap_or_else(PoisonError::into_inner).fail(&broken);
+                None
+            }
+        }
+    }
+}
+
 impl VirtioDevice for VirtioBlk {
     const NAME: &'static str = "virtio-blk";
     const VERSION: u32 = 1;
@@ -180,8 +205,10 @@ impl VirtioDevice for VirtioBlk {
         let negotiated = |bit: u32| activation.features & 1 << bit != 0;
         self.cache_mode_chosen = negotiated(VIRTIO_BLK_F_CONFIG_WCE);
         self.set_cache_mode(negotiated(VIRTIO_BLK_F_FLUSH));
-        for queue in activation.queues {
-            match Worker::start(queue, self.disk.clone()) {
+        let threads = (THREADS / activation.queues.len().max(1)).clamp(2, 4);
+        for queue in &activation.queues {
+            let worker = || Worker { queue: queue.clone(), disk: self.disk.clone() };
+            match Workers::start("disk", queue, (0..threads).map(|_| worker())) {
                 Ok(worker) => self.workers.push(worker),
                 Err(error) => {
                     tracing::error!("no thread for a disk queue: {error}");
@@ -204,12 +231,12 @@ impl VirtioDevice for VirtioBlk {
     }
 
     fn quiesce(&mut self) {
-        self.workers.iter().for_each(Worker::ask_to_park);
-        self.workers.iter().for_each(Worker::wait_parked);
+        self.workers.iter().for_each(Workers::ask_to_park);
+        self.workers.iter().for_each(Workers::wait_parked);
     }
 
     fn resume(&mut self) {
-        self.workers.iter().for_each(Worker::unpark);
+        self.workers.iter().for_each(Workers::unpark);
     }
 
     fn save(&self) -> BlkState {

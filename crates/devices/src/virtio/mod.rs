@@ -19,6 +19,7 @@ pub mod nine_p;
 pub mod pci;
 mod queue;
 pub mod rng;
+pub mod scsi;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -421,6 +421,15 @@ impl VirtQueue {
         Ok(None)
     }
 
+    /// For a device that will be busy with the chain popped last: has the driver notify it of the next one. `true`:
+    /// there is one already.
+    pub fn listen(&mut self) -> bool {
+        match &mut self.ring {
+            Some(ring) if !self.broken => ring.enable_notification(&*self.memory).unwrap_or(true),
+            _ => false,
+        }
+    }
+
     /// Puts back the chain popped last, before any other was popped: the next [`Self::pop`] yields it again.
     pub fn undo_pop(&mut self, chain: Chain) {
         if chain.epoch == self.epoch

@@ -2,13 +2,10 @@
 //! keep the others waiting.
 
 use super::{Chain, SharedQueue, VirtQueue};
+use crate::crew::{Crew, Shared};
 use std::{
     io,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
+    sync::{MutexGuard, PoisonError},
 };
 
 /// What a thread does with the requests of a queue.
@@ -22,80 +19,9 @@ pub(super) trait Serve: Send + 'static {
     fn answered(&mut self) {}
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    Serve,
-    Park,
-    Stop,
-}
-
-#[derive(Debug)]
-struct Control {
-    order: Order,
-    /// Threads that should look at the queue.
-    kicks: usize,
-    /// Threads that have nothing in hand.
-    idle: usize,
-}
-
-#[derive(Debug)]
-struct Shared {
-    control: Mutex<Control>,
-    changed: Condvar,
-    /// `order` is not `Serve`: looked at between two requests without the lock.
-    interrupted: AtomicBool,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Control> {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn order(&self, order: Order) {
-        let mut control = self.lock();
-        control.order = order;
-        self.interrupted.store(order != Order::Serve, Ordering::Release);
-        drop(control);
-        self.changed.notify_all();
-    }
-
-    fn kick(&self) {
-        let mut control = self.lock();
-        // A thread that is not idle looks again before it sleeps, if it finds a kick.
-        control.kicks = 1;
-        let wake = control.idle > 0;
-        drop(control);
-        if wake {
-            self.changed.notify_one();
-        }
-    }
-
-    /// Waits for something to do; `false`: stop.
-    fn wait(&self) -> bool {
-        let mut control = self.lock();
-        control.idle += 1;
-        loop {
-            match control.order {
-                Order::Stop => return false,
-                Order::Serve if control.kicks > 0 => {
-                    control.kicks = 0;
-                    control.idle -= 1;
-                    return true;
-                }
-                Order::Park => self.changed.notify_all(),
-                Order::Serve => {}
-            }
-            control = self.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
 /// The threads of one queue; dropping them finishes the requests in hand.
 #[derive(Debug)]
-pub(super) struct Workers {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
-}
+pub(super) struct Workers(Crew);
 
 impl Workers {
     /// Starts one thread for each of `serve`.
@@ -104,52 +30,31 @@ impl Workers {
         queue: &SharedQueue,
         serve: impl IntoIterator<Item = S>,
     ) -> io::Result<Self> {
-        let control = Mutex::new(Control { order: Order::Serve, kicks: 0, idle: 0 });
-        let (changed, interrupted) = (Condvar::new(), AtomicBool::new(false));
-        let mut workers =
-            Self { shared: Arc::new(Shared { control, changed, interrupted }), threads: Vec::new() };
-        for mut serve in serve {
-            let (own, queue) = (workers.shared.clone(), queue.clone());
-            let body = move || {
-                while own.wait() {
-                    drain(&queue, &mut serve, &own);
-                }
-            };
-            workers.threads.push(std::thread::Builder::new().name(name.into()).spawn(body)?);
-        }
-        Ok(workers)
+        let bodies = serve.into_iter().map(|mut serve| {
+            let queue = queue.clone();
+            move |shared: &Shared| drain(&queue, &mut serve, shared)
+        });
+        Crew::start(name, bodies).map(Self)
     }
 
     /// There may be requests.
     pub(super) fn kick(&self) {
-        self.shared.kick();
+        self.0.kick();
     }
 
     /// Asks the threads to park after the requests in hand.
     pub(super) fn ask_to_park(&self) {
-        self.shared.order(Order::Park);
+        self.0.ask_to_park();
     }
 
     /// Waits until they have.
     pub(super) fn wait_parked(&self) {
-        let mut control = self.shared.lock();
-        while control.idle < self.threads.len() {
-            control = self.shared.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.0.wait_parked();
     }
 
     /// Lets them go on.
     pub(super) fn unpark(&self) {
-        self.shared.order(Order::Serve);
-    }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        self.shared.order(Order::Stop);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
+        self.0.unpark();
     }
 }
 
@@ -157,25 +62,27 @@ fn lock(queue: &SharedQueue) -> MutexGuard<'_, VirtQueue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Takes the next request; whoever is to take the one after it hears of it now, from here or from the driver.
+fn take<S: Serve>(queue: &mut VirtQueue, serve: &mut S, shared: &Shared) -> Option<Chain> {
+    let chain = queue.pop()?;
+    if serve.taken(&chain) && queue.listen() {
+        shared.kick();
+    }
+    Some(chain)
+}
+
 /// Serves requests until there are none or the device wants something else.
 fn drain<S: Serve>(queue: &SharedQueue, serve: &mut S, shared: &Shared) {
-    let take = |queue: &mut VirtQueue, serve: &mut S| {
-        let chain = queue.pop()?;
-        Some((serve.taken(&chain), chain))
-    };
-    let mut next = take(&mut lock(queue), serve);
-    while let Some((may_wait, chain)) = next {
-        if may_wait {
-            shared.kick();
-        }
+    let mut next = take(&mut lock(queue), serve, shared);
+    while let Some(chain) = next {
         let answer = serve.serve(chain);
         let mut queue = lock(queue);
         if let Some((chain, written)) = answer {
             queue.push(chain, written);
-            // File requests are waited for one by one, so each is told at once.
+            // A driver that is busy with answers asks not to be told of more (EVENT_IDX).
             queue.signal();
         }
         serve.answered();
-        next = if shared.interrupted.load(Ordering::Acquire) { None } else { take(&mut queue, serve) };
+        next = if shared.is_interrupted() { None } else { take(&mut queue, serve, shared) };
     }
 }

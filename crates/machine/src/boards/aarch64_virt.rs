@@ -28,7 +28,7 @@ use isomer_devices::{
     backend::char::{CharInput, Discard},
     fw_cfg::{self, FwCfg},
     gic::specifier::{self, LEVEL},
-    pci::{ECAM_BYTES, PciFunction, PciHost, PciHostConfig, PciWindow, Space},
+    pci::{ECAM_BYTES, MsiSink, PciFunction, PciHost, PciHostConfig, PciWindow, Space},
     pflash::Pflash,
     pl011::Pl011,
     pl031::Pl031,
@@ -153,6 +153,10 @@ impl Slots for Wiring {
 
     fn memory(&self) -> GuestMemory {
         self.memory.clone()
+    }
+
+    fn msi(&self) -> Option<Arc<dyn MsiSink>> {
+        Some(self.gic.msi_sink())
     }
 }
 

@@ -25,7 +25,7 @@ use isomer_devices::{
     backend::char::{CharInput, Discard},
     fw_cfg::{self, FwCfg},
     goldfish_rtc::GoldfishRtc,
-    pci::{PciFunction, PciHost, PciHostConfig, PciWindow, Space, host::ECAM_BYTES},
+    pci::{MsiSink, PciFunction, PciHost, PciHostConfig, PciWindow, Space, host::ECAM_BYTES},
     pflash::Pflash,
     plic::{Context, Plic},
     test_finisher::TestFinisher,
@@ -147,6 +147,10 @@ impl Slots for Wiring {
 
     fn memory(&self) -> GuestMemory {
         self.memory.clone()
+    }
+
+    fn msi(&self) -> Option<Arc<dyn MsiSink>> {
+        None
     }
 }
 

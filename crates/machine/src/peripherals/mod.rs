@@ -9,7 +9,10 @@ pub(crate) mod share;
 
 use crate::{MachineError, Spec};
 use isomer_core::GuestMemory;
-use isomer_devices::{pci::PciFunction, virtio::VirtioDevice};
+use isomer_devices::{
+    pci::{MsiSink, PciFunction},
+    virtio::VirtioDevice,
+};
 use std::sync::{Arc, Mutex};
 
 /// A board that devices can be plugged into.
@@ -17,11 +20,11 @@ pub(crate) trait Slots {
     /// Plugs a virtio device in, over the transport the user chose.
     fn virtio<V: VirtioDevice>(&mut self, device: V) -> Result<(), MachineError>;
     /// Plugs a PCI function that is not virtio in.
-    #[allow(dead_code, reason = "no such peripheral yet")]
     fn pci<F: PciFunction + 'static>(&mut self, function: Arc<Mutex<F>>) -> Result<(), MachineError>;
     /// Guest RAM, for functions that reach it themselves.
-    #[allow(dead_code, reason = "no such peripheral yet")]
     fn memory(&self) -> GuestMemory;
+    /// Where functions' messages go, on boards that have message-signalled interrupts.
+    fn msi(&self) -> Option<Arc<dyn MsiSink>>;
 }
 
 pub use ports::{GuestPort, HostPort};

@@ -3,10 +3,13 @@
 
 use super::{MAX_RANGE_SECTORS, MAX_RANGES};
 use crate::{
-    backend::block::{BlockBackend, IoVector, IoVectorMut, SECTOR_BYTES},
-    virtio::{Chain, Segment},
+    backend::{
+        block::{BlockBackend, SECTOR_BYTES},
+        guest_buffers::{read_disk, write_disk},
+    },
+    virtio::Chain,
 };
-use isomer_core::{guest_warn, memory::WriteTracker};
+use isomer_core::guest_warn;
 use std::{
     io,
     sync::{
@@ -18,7 +21,6 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
     VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
-use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 /// Bytes of `struct virtio_blk_req` before the data.
 const HEADER_BYTES: u64 = 16;
@@ -28,8 +30,6 @@ const RANGE_BYTES: u64 = 16;
 pub(super) const ID_BYTES: usize = 20;
 /// `flags` of a range: the sectors may be given back.
 const RANGE_FLAG_UNMAP: u32 = 1;
-/// Buffers handed to the host in one call; `IOV_MAX` is 1024 everywhere.
-const MAX_BUFFERS: usize = 512;
 
 /// What a guest did to its disk, and how much of it failed.
 #[derive(Debug, Default)]
@@ -153,14 +153,8 @@ fn check_writable(disk: &Disk) -> Result<(), Refusal> {
 }
 
 fn read(disk: &Disk, chain: &Chain, sector: u64, len: u64) -> Result<u64, Refusal> {
-    let mut offset = place(disk, sector, len)?;
-    for slices in guest_slices(chain, chain.writable_segments(), 0..len)?.chunks(MAX_BUFFERS) {
-        let (buffers, in_use) = IoVectorMut::from_volatile_slice(slices);
-        let count = buffers.len();
-        disk.backend.read_vectored(offset, buffers)?;
-        drop(in_use);
-        offset += count;
-    }
+    let offset = place(disk, sector, len)?;
+    read_disk(&*disk.backend, offset, chain.memory(), chain.writable_segments(), 0..len)?;
     disk.stats.reads.fetch_add(1, Ordering::Relaxed);
     disk.stats.read_bytes.fetch_add(len, Ordering::Relaxed);
     Ok(len)
@@ -168,15 +162,9 @@ fn read(disk: &Disk, chain: &Chain, sector: u64, len: u64) -> Result<u64, Refusa
 
 fn write(disk: &Disk, chain: &Chain, sector: u64, len: u64) -> Result<(), Refusal> {
     check_writable(disk)?;
-    let mut offset = place(disk, sector, len)?;
+    let offset = place(disk, sector, len)?;
     let data = HEADER_BYTES..HEADER_BYTES + len;
-    for slices in guest_slices(chain, chain.readable_segments(), data)?.chunks(MAX_BUFFERS) {
-        let (buffers, in_use) = IoVector::from_volatile_slice(slices);
-        let count = buffers.len();
-        disk.backend.write_vectored(offset, buffers)?;
-        drop(in_use);
-        offset += count;
-    }
+    write_disk(&*disk.backend, offset, chain.memory(), chain.readable_segments(), data)?;
     disk.stats.writes.fetch_add(1, Ordering::Relaxed);
     disk.stats.written_bytes.fetch_add(len, Ordering::Relaxed);
     harden(disk)
@@ -223,26 +211,4 @@ fn ranges(disk: &Disk, chain: &Chain, kind: u32, len: u64) -> Result<(), Refusal
         }
     }
     harden(disk)
-}
-
-/// The guest memory behind bytes `range` of `segments`, for transfers without a copy.
-fn guest_slices<'a>(
-    chain: &'a Chain,
-    segments: &[Segment],
-    range: std::ops::Range<u64>,
-) -> io::Result<Vec<VolatileSlice<'a, WriteTracker>>> {
-    let mut slices = Vec::with_capacity(segments.len());
-    let mut base = 0;
-    for segment in segments {
-        let next = base + u64::from(segment.len);
-        let (from, to) = (range.start.max(base), range.end.min(next));
-        if from < to {
-            let start = GuestAddress(segment.gpa.0 + (from - base));
-            for slice in GuestMemoryBackend::get_slices(chain.memory(), start, (to - from) as usize) {
-                slices.push(slice.map_err(io::Error::other)?);
-            }
-        }
-        base = next;
-    }
-    Ok(slices)
 }
