@@ -2,7 +2,7 @@
 //! cache in between and past the guest's.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -180,7 +180,7 @@ fn boot(
     places: &Places,
     files: &Files,
     root: &Path,
-    disk: &PathBuf,
+    disk: &Path,
 ) -> Result<Running> {
     let memory = MEMORY_MIB.to_string();
     let (root, disk) = (root.display(), disk.display());

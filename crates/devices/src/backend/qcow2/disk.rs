@@ -224,8 +224,8 @@ impl Qcow2 {
         match mapped_anew {
             Ok(()) => Ok((len, left)),
             Err(error) => {
-                // Those already mapped stay; of the rest, a leak is all that can happen.
-                if taken && let Ok((Mapped::Below, _)) = tables.run(&*self.file, cluster, 1) {
+                // Entries are set in order: if the first is as it was, all are.
+                if taken && tables.run(&*self.file, cluster, 1).is_ok_and(|(now, _)| now == mapped) {
                     tables.give_back(&*self.file, host >> bits, count)?;
                 }
                 Err(error)
