@@ -6,10 +6,6 @@
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use isomer_engine::{EngineKind, Trace};
-use isomer_riscv64::{
-    Cpu,
-    regs::{F_NAMES, X_NAMES},
-};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -19,22 +15,51 @@ use std::{
 
 use crate::{
     process,
-    suites::bare::{Bare, Verdict},
+    suites::bare::{self, Machine, Verdict},
     tools::{self, Tool},
 };
 
-const TOOLS: [Tool; 2] = [
-    Tool::program("riscv64-linux-gnu-as", "binutils-riscv64-linux-gnu"),
-    Tool::program("riscv64-linux-gnu-ld", "binutils-riscv64-linux-gnu"),
+/// How programs of one instruction set are made.
+struct Isa {
+    /// The folder's name, and what `--only` sees in front of a program's.
+    name: &'static str,
+    tools: [Tool; 2],
+    /// Prefix of the cross tools.
+    cross: &'static str,
+    march: &'static str,
+    /// What the linker must not do.
+    linker: &'static [&'static str],
+}
+
+const ISAS: [Isa; 2] = [
+    Isa {
+        name: "riscv64",
+        tools: [
+            Tool::program("riscv64-linux-gnu-as", "binutils-riscv64-linux-gnu"),
+            Tool::program("riscv64-linux-gnu-ld", "binutils-riscv64-linux-gnu"),
+        ],
+        cross: "riscv64-linux-gnu-",
+        march: "-march=rv64imafdc_zicsr_zifencei_zba_zbb_zbc_zbs",
+        linker: &["--no-relax"],
+    },
+    Isa {
+        name: "aarch64",
+        tools: [
+            Tool::program("aarch64-linux-gnu-as", "binutils-aarch64-linux-gnu"),
+            Tool::program("aarch64-linux-gnu-ld", "binutils-aarch64-linux-gnu"),
+        ],
+        cross: "aarch64-linux-gnu-",
+        march: "-march=armv8.7-a+crypto+sha3+fp16fml+bf16+i8mm+rng+flagm",
+        linker: &[],
+    },
 ];
-const MARCH: &str = "-march=rv64imafdc_zicsr_zifencei_zba_zbb_zbc_zbs";
 
 /// Instructions before a program counts as hung; the longest takes some ten thousand.
 const LIMIT: u64 = 1_000_000;
 
 #[derive(Args)]
 pub(crate) struct Command {
-    /// Only programs whose name contains this
+    /// Only programs whose name contains this: aarch64/debug, say
     #[arg(long)]
     only: Option<String>,
     /// Trace instructions, page walks, traps: insn,mmu,irq
@@ -50,32 +75,38 @@ impl Command {
 }
 
 pub(crate) fn run(command: &Command) -> Result<()> {
-    let folder = crate::repository_root().join("tests/isa/riscv64");
-    let built = crate::target_dir()?.join("isa/riscv64");
     let trace: Trace = command.trace.parse()?;
-    tools::require("assembling tests/isa", &TOOLS)?;
-    fs::create_dir_all(&built).with_context(|| format!("cannot create {}", built.display()))?;
-
     let start = Instant::now();
     // By engine.
     let (mut passed, mut failed) = ([0; EngineKind::ALL.len()], 0);
-    for source in sources(&folder, command.only.as_deref())? {
-        let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let program = assemble(&source, &folder, &built.join(&name)).and_then(|elf| {
-            let text = fs::read_to_string(&source)?;
-            Ok((elf, Expected::parse(&text)?))
-        });
-        for (passed, engine) in passed.iter_mut().zip(EngineKind::ALL) {
-            let engine_name = engine.name();
-            let tested = match &program {
-                Ok((elf, expected)) => test(elf, expected, engine, trace),
-                Err(error) => Err(anyhow::anyhow!("{error:#}")),
-            };
-            match tested {
-                Ok(()) => *passed += 1,
-                Err(why) => {
-                    failed += 1;
-                    println!("FAIL {name} on {engine_name}: {why:#}");
+    for isa in &ISAS {
+        let folder = crate::repository_root().join("tests/isa").join(isa.name);
+        let built = crate::target_dir()?.join("isa").join(isa.name);
+        let sources = sources(isa, &folder, command.only.as_deref())?;
+        if sources.is_empty() {
+            continue;
+        }
+        tools::require("assembling tests/isa", &isa.tools)?;
+        fs::create_dir_all(&built).with_context(|| format!("cannot create {}", built.display()))?;
+        for source in sources {
+            let name = name(isa, &source);
+            let output = built.join(source.file_stem().unwrap_or_default());
+            let program = assemble(isa, &source, &folder, &output).and_then(|elf| {
+                let text = fs::read_to_string(&source)?;
+                Ok((elf, Expected::parse(&text)?))
+            });
+            for (passed, engine) in passed.iter_mut().zip(EngineKind::ALL) {
+                let engine_name = engine.name();
+                let tested = match &program {
+                    Ok((elf, expected)) => test(elf, expected, engine, trace),
+                    Err(error) => Err(anyhow::anyhow!("{error:#}")),
+                };
+                match tested {
+                    Ok(()) => *passed += 1,
+                    Err(why) => {
+                        failed += 1;
+                        println!("FAIL {name} on {engine_name}: {why:#}");
+                    }
                 }
             }
         }
@@ -89,13 +120,17 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     Ok(())
 }
 
+/// A program's name, with its instruction set.
+fn name(isa: &Isa, source: &Path) -> String {
+    format!("{}/{}", isa.name, source.file_stem().unwrap_or_default().to_string_lossy())
+}
+
 /// The folder's `.s` files, by name.
-fn sources(folder: &Path, only: Option<&str>) -> Result<Vec<PathBuf>> {
+fn sources(isa: &Isa, folder: &Path, only: Option<&str>) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let mut sources: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     sources.retain(|path| {
-        let wanted =
-            only.is_none_or(|only| path.file_stem().is_some_and(|n| n.to_string_lossy().contains(only)));
+        let wanted = only.is_none_or(|only| name(isa, path).contains(only));
         wanted && path.extension().is_some_and(|extension| extension == "s")
     });
     sources.sort();
@@ -103,52 +138,31 @@ fn sources(folder: &Path, only: Option<&str>) -> Result<Vec<PathBuf>> {
 }
 
 /// Makes an ELF file linked at the start of RAM, everything in one writable and executable segment.
-fn assemble(source: &Path, include: &Path, output: &Path) -> Result<Vec<u8>> {
+fn assemble(isa: &Isa, source: &Path, include: &Path, output: &Path) -> Result<Vec<u8>> {
     let (object, elf) = (output.with_extension("o"), output.with_extension("elf"));
-    let mut assembler = Program::new("riscv64-linux-gnu-as");
-    process::run(assembler.arg(MARCH).arg("-I").arg(include).arg("-o").arg(&object).arg(source))?;
-    let mut linker = Program::new("riscv64-linux-gnu-ld");
-    linker.args(["--omagic", "--no-warn-rwx-segments", "--no-relax", "-Ttext=0x80000000"]);
+    let mut assembler = Program::new(format!("{}as", isa.cross));
+    process::run(assembler.arg(isa.march).arg("-I").arg(include).arg("-o").arg(&object).arg(source))?;
+    let mut linker = Program::new(format!("{}ld", isa.cross));
+    linker.args(["--omagic", "--no-warn-rwx-segments", "-Ttext=0x80000000"]).args(isa.linker);
     process::run(linker.arg("-o").arg(&elf).arg(&object))?;
     fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))
 }
 
 fn test(elf: &[u8], expected: &Expected, engine: EngineKind, trace: Trace) -> Result<()> {
-    let mut machine = Bare::new(elf, engine, "max", trace)?;
+    let mut machine = bare::load(elf, engine, "max", trace)?;
     match machine.run(LIMIT) {
-        Verdict::Passed => expected.check(machine.cpu()),
+        Verdict::Passed => expected.check(&*machine),
         // `unexpected_trap` of test.inc.
         Verdict::Failed(code) => {
-            bail!("unexpected trap, mcause {}\n{}", code.wrapping_sub(1), machine.describe())
+            bail!("unexpected trap, cause {}\n{}", code.wrapping_sub(1), machine.describe())
         }
         Verdict::Hung(state) => bail!("no end after {LIMIT} instructions\n{state}"),
     }
 }
 
-/// An integer or floating-point register.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Register {
-    X(usize),
-    F(usize),
-}
-
-impl Register {
-    fn by_name(name: &str) -> Option<Self> {
-        let position = |names: &[&str; 32]| names.iter().position(|known| *known == name);
-        position(&X_NAMES).map(Self::X).or_else(|| position(&F_NAMES).map(Self::F))
-    }
-
-    fn value(self, cpu: &Cpu) -> u64 {
-        match self {
-            Self::X(n) => cpu.x[n],
-            Self::F(n) => cpu.f[n],
-        }
-    }
-}
-
 /// What the registers hold at a program's end.
-#[derive(Debug)]
-struct Expected(Vec<(String, Register, u64)>);
+#[derive(Debug, PartialEq, Eq)]
+struct Expected(Vec<(String, u128)>);
 
 impl Expected {
     /// Reads the comments `#= REGISTER VALUE`, on lines of their own or behind an instruction.
@@ -163,21 +177,22 @@ impl Expected {
             let [name, value] = fact.split_whitespace().collect::<Vec<_>>()[..] else {
                 bail!("`#={line}` is not `#= REGISTER VALUE`");
             };
-            let register = Register::by_name(name).with_context(|| format!("no register {name}"))?;
-            let value = number(value).with_context(|| format!("{value} is not a 64-bit number"))?;
-            all.push((name.to_owned(), register, value));
+            let value = number(value).with_context(|| format!("{value} is not a number"))?;
+            all.push((name.to_owned(), value));
         }
         ensure!(!all.is_empty(), "no comment `#= REGISTER VALUE` says what to expect");
         Ok(Self(all))
     }
 
-    fn check(&self, cpu: &Cpu) -> Result<()> {
+    /// Compares with what the registers hold; an unknown name is wrong, too.
+    fn check(&self, machine: &dyn Machine) -> Result<()> {
         let wrong: Vec<String> = self
             .0
             .iter()
-            .filter(|(_, register, value)| register.value(cpu) != *value)
-            .map(|(name, register, value)| {
-                format!("{name}: expected {value:#x}, got {:#x}", register.value(cpu))
+            .filter_map(|(name, expected)| match machine.register(name) {
+                Some(value) if value == *expected => None,
+                Some(value) => Some(format!("{name}: expected {expected:#x}, got {value:#x}")),
+                None => Some(format!("no register {name}")),
             })
             .collect();
         ensure!(wrong.is_empty(), "{}", wrong.join("; "));
@@ -185,11 +200,14 @@ impl Expected {
     }
 }
 
-/// `0x` and hexadecimal digits, or a decimal number that may be negative.
-fn number(text: &str) -> Option<u64> {
+/// `0x` and hexadecimal digits (more than 64 bits for vectors), or a decimal number of 64 bits that may be negative.
+fn number(text: &str) -> Option<u128> {
     match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16).ok(),
-        None => text.parse::<u64>().ok().or_else(|| Some(text.parse::<i64>().ok()?.cast_unsigned())),
+        Some(digits) => u128::from_str_radix(digits, 16).ok(),
+        None => {
+            let value = text.parse::<u64>().ok().or_else(|| Some(text.parse::<i64>().ok()?.cast_unsigned()));
+            value.map(u128::from)
+        }
     }
 }
 
@@ -199,27 +217,50 @@ mod tests {
 
     #[test]
     fn expectations_are_read_from_comments() -> Result<()> {
-        let expected =
-            Expected::parse(" li a0, 42 #= a0 0x2a\n li a0, 1 # no fact\n#= fs1 -1  # all ones\n#= t6 12\n")?;
-        let facts: Vec<_> = expected.0.iter().map(|&(_, register, value)| (register, value)).collect();
-        assert_eq!(facts, [(Register::X(10), 42), (Register::F(9), u64::MAX), (Register::X(31), 12)]);
+        let text =
+            " li a0, 42 #= a0 0x2a\n li a0, 1 # no fact\n#= fs1 -1  # all ones\n#= v2 0x1ffffffffffffffff\n";
+        let facts = [("a0", 42), ("fs1", u128::from(u64::MAX)), ("v2", (1 << 65) - 1)];
+        let facts = facts.map(|(name, value)| (name.to_owned(), value));
+        assert_eq!(Expected::parse(text)?, Expected(facts.to_vec()));
         Ok(())
     }
 
     #[test]
     fn what_cannot_be_checked_is_refused() {
-        for wrong in ["", "li a0, 1", "#= a0", "#= a0 1 2", "#= a99 1", "#= a0 twelve", "#= a0 0x1_0"] {
+        for wrong in ["", "li a0, 1", "#= a0", "#= a0 1 2", "#= a0 twelve", "#= a0 0x1_0"] {
             assert!(Expected::parse(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_wrong_register_fails() -> Result<()> {
-        let guest = isomer_riscv64::Riscv64::by_name("max").context("the model exists")?;
-        let mut cpu = guest.reset(0, 0);
-        cpu.x[10] = 42;
-        assert!(Expected::parse("#= a0 42")?.check(&cpu).is_ok());
-        assert!(Expected::parse("#= a0 43")?.check(&cpu).is_err());
+        struct Fixed;
+        impl Machine for Fixed {
+            fn run(&mut self, _: u64) -> Verdict {
+                Verdict::Passed
+            }
+            fn register(&self, name: &str) -> Option<u128> {
+                (name == "a0").then_some(42)
+            }
+            fn describe(&self) -> String {
+                String::new()
+            }
+            fn signature(&self) -> Result<Vec<String>> {
+                Ok(Vec::new())
+            }
+        }
+        assert!(Expected::parse("#= a0 42")?.check(&Fixed).is_ok());
+        assert!(Expected::parse("#= a0 43")?.check(&Fixed).is_err());
+        assert!(Expected::parse("#= a99 42")?.check(&Fixed).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn every_folder_of_programs_is_run() -> Result<()> {
+        for entry in fs::read_dir(crate::repository_root().join("tests/isa"))? {
+            let name = entry?.file_name();
+            assert!(ISAS.iter().any(|isa| name == isa.name), "{}", name.display());
+        }
         Ok(())
     }
 }

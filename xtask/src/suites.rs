@@ -1,13 +1,14 @@
 //! `cargo xtask suites`: runs public conformance suites, built beside the project, on every engine.
 //!
-//! A suite is a folder of ELF files in the form of riscv-tests and riscv-arch-test: bare machine-mode programs that
-//! end by storing to `tohost` (1: passed). A file `NAME.sig` beside `NAME.elf` is the signature expected between
+//! A suite is a folder of ELF files in the form of riscv-tests and riscv-arch-test: bare programs in the most privileged
+//! mode, linked at 0x80000000, for any instruction set that isomer has. They end by storing to `tohost` (1: passed). A file `NAME.sig` beside `NAME.elf` is the signature expected between
 //! `begin_signature` and `end_signature`, one 32-bit hexadecimal word a line.
 
 pub(crate) mod bare;
+pub(crate) mod subject;
 
 use anyhow::{Context, bail};
-use bare::{Bare, Verdict};
+use bare::Verdict;
 use clap::Args;
 use isomer_engine::EngineKind;
 use std::{
@@ -93,7 +94,7 @@ fn test(
     trace: isomer_engine::Trace,
 ) -> anyhow::Result<()> {
     let elf = fs::read(file)?;
-    let mut machine = Bare::new(&elf, engine, cpu, trace)?;
+    let mut machine = bare::load(&elf, engine, cpu, trace)?;
     match machine.run(limit) {
         Verdict::Passed => {}
         Verdict::Failed(code) => bail!("test {code} failed"),

@@ -22,7 +22,7 @@ use isomer_ir::{
     reference,
 };
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -487,6 +487,8 @@ impl<G: Guest> SoftVcpu<G> {
                 }
             };
             match next {
+                // Compiled code looks at its entry; what is interpreted first would not.
+                Next::Lookup if self.peer.signal().attention().load(Ordering::Relaxed) != 0 => return None,
                 Next::Lookup => {}
                 Next::Leave => return None,
                 Next::Trap(trap) => return self.trap(trap),
@@ -617,6 +619,7 @@ impl<G: Guest> SoftVcpu<G> {
     }
 
     fn take_exception(&mut self, trap: G::Trap) -> Option<Exit> {
+        let trap = self.guest.complete(&self.cpu, &self.env.phys, trap);
         self.take(trap);
         self.check_wedged(trap)
     }

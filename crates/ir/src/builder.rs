@@ -57,6 +57,11 @@ impl Builder {
         self.terminal.get_or_insert(terminal);
     }
 
+    /// Takes the terminal away, for another in its place.
+    pub fn reopen(&mut self) -> Option<Terminal> {
+        self.terminal.take()
+    }
+
     /// Has a terminal been set?
     pub fn ended(&self) -> bool {
         self.terminal.is_some()

@@ -251,6 +251,12 @@ pub trait Guest: Sized + Send + Sync + 'static {
     /// The trap a lifter named by number in [`crate::Terminal::Trap`] or [`crate::Op::TrapIf`].
     fn trap(&self, code: u32, value: u64) -> Self::Trap;
 
+    /// `trap` with what it reports of the instruction at `cpu.header().pc`, where that has to be read from memory (A64:
+    /// the syndrome of stage 2 aborts; x86: nested page faults).
+    fn complete(&self, _cpu: &Self::Cpu, _memory: &dyn PhysMemory, trap: Self::Trap) -> Self::Trap {
+        trap
+    }
+
     /// Takes a trap: `cpu.header().pc` is the faulting instruction (for interrupts: the next one); afterwards it is
     /// the handler's first instruction and the mode word is the handler's.
     fn take(&self, cpu: &mut Self::Cpu, trap: Self::Trap);

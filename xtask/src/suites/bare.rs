@@ -1,16 +1,19 @@
-//! A machine of one hart and RAM, in machine mode, for bare test programs.
+//! A machine of one CPU and RAM, in its most privileged mode, for bare test programs of any instruction set.
 
+use super::subject::Subject;
 use anyhow::{Context, bail};
+use isomer_aarch64::Aarch64;
 use isomer_core::{Bus, Clock, Gpa, GuestMemory};
 use isomer_engine::{EngineKind, Exit, Group, Jit, SoftVcpu, Trace, VcpuConfig};
-use isomer_riscv64::{Cpu, Riscv64};
-use object::{Object, ObjectSegment, ObjectSymbol};
-use std::{collections::HashMap, sync::Arc};
+use isomer_riscv64::Riscv64;
+use object::{Architecture, Object, ObjectSegment, ObjectSymbol};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 const RAM_BASE: u64 = 0x8000_0000;
 const RAM_BYTES: u64 = 64 << 20;
-/// The machine timer's input line.
-const MTI: u32 = 7;
 /// Instructions between looks at `tohost`.
 const SLICE: u64 = 20_000;
 
@@ -30,30 +33,58 @@ pub(crate) fn mixture(program: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// One program on one machine.
-pub(crate) struct Bare {
-    vcpu: SoftVcpu<Riscv64>,
-    memory: GuestMemory,
-    symbols: HashMap<String, u64>,
-    guest: Arc<Riscv64>,
+/// A machine with a program in it, whatever its instruction set.
+pub(crate) trait Machine {
+    /// Runs until the program ends or `limit` instructions are retired.
+    fn run(&mut self, limit: u64) -> Verdict;
+    /// A register by its name, after a run; `None` if there is none of that name.
+    fn register(&self, name: &str) -> Option<u128>;
+    /// The registers for people.
+    fn describe(&self) -> String;
+    /// The words between the signature's symbols.
+    fn signature(&self) -> anyhow::Result<Vec<String>>;
 }
 
-impl Bare {
-    pub(crate) fn new(elf: &[u8], engine: EngineKind, cpu: &str, trace: Trace) -> anyhow::Result<Self> {
-        let guest = Arc::new(Riscv64::by_name(cpu).with_context(|| format!("no CPU model {cpu}"))?);
+/// The machine for an ELF file, with what that says of its instruction set.
+pub(crate) fn load(
+    elf: &[u8],
+    engine: EngineKind,
+    cpu: &str,
+    trace: Trace,
+) -> anyhow::Result<Box<dyn Machine>> {
+    let file = object::File::parse(elf)?;
+    Ok(match file.architecture() {
+        Architecture::Riscv64 => Box::new(Bare::<Riscv64>::new(elf, engine, cpu, trace)?),
+        Architecture::Aarch64 => Box::new(Bare::<Aarch64>::new(elf, engine, cpu, trace)?),
+        other => bail!("programs for {other:?} cannot be run"),
+    })
+}
+
+/// One program on one machine.
+struct Bare<G: Subject> {
+    vcpu: SoftVcpu<G>,
+    memory: GuestMemory,
+    symbols: HashMap<String, u64>,
+    guest: Arc<G>,
+}
+
+impl<G: Subject> Bare<G> {
+    fn new(elf: &[u8], engine: EngineKind, cpu: &str, trace: Trace) -> anyhow::Result<Self> {
         let memory = GuestMemory::new(&[(Gpa(RAM_BASE), RAM_BYTES)])?;
         let file = object::File::parse(elf)?;
         for segment in file.segments() {
             // The programs are linked at their load address.
             memory.write(Gpa(segment.address()), segment.data()?)?;
         }
-        let symbols = file.symbols().filter_map(|s| Some((s.name().ok()?.to_owned(), s.address()))).collect();
+        let symbols: HashMap<String, u64> =
+            file.symbols().filter_map(|s| Some((s.name().ok()?.to_owned(), s.address()))).collect();
         let group = Group::new(1);
-        // As after reset of a CLINT, whose comparison time is zero: the expected signatures show it in `mip`.
-        group.peers()[0].signal().set_line(MTI, true);
+        let names: BTreeSet<&str> = symbols.keys().map(String::as_str).collect();
+        let guest = G::model(cpu, group.peers()[0].signal(), &names);
+        let guest = Arc::new(guest.with_context(|| format!("no CPU model {cpu}"))?);
         let mut vcpu = SoftVcpu::new(VcpuConfig {
             guest: guest.clone(),
-            cpu: guest.reset(0, file.entry()),
+            cpu: guest.start(file.entry()),
             index: 0,
             group,
             memory: memory.clone(),
@@ -67,7 +98,6 @@ impl Bare {
         });
         vcpu.power_on();
         vcpu.mix(mixture(elf));
-        vcpu.cpu_mut().x[11] = 0;
         Ok(Self { vcpu, memory, symbols, guest })
     }
 
@@ -79,9 +109,10 @@ impl Bare {
             Err(_) => 0,
         }
     }
+}
 
-    /// Runs until the program ends or `limit` instructions are retired.
-    pub(crate) fn run(&mut self, limit: u64) -> Verdict {
+impl<G: Subject> Machine for Bare<G> {
+    fn run(&mut self, limit: u64) -> Verdict {
         let mut left = limit;
         while left > 0 {
             let exit = self.vcpu.run(Some(SLICE));
@@ -99,18 +130,15 @@ impl Bare {
         Verdict::Hung(self.describe())
     }
 
-    /// The registers, after a run.
-    pub(crate) fn cpu(&self) -> &Cpu {
-        self.vcpu.cpu()
+    fn register(&self, name: &str) -> Option<u128> {
+        G::register(self.vcpu.cpu(), name)
     }
 
-    /// The registers for people.
-    pub(crate) fn describe(&self) -> String {
-        isomer_ir::Guest::describe(&*self.guest, self.vcpu.cpu())
+    fn describe(&self) -> String {
+        self.guest.describe(self.vcpu.cpu())
     }
 
-    /// The words between the signature's symbols.
-    pub(crate) fn signature(&self) -> anyhow::Result<Vec<String>> {
+    fn signature(&self) -> anyhow::Result<Vec<String>> {
         let symbol =
             |name: &str| self.symbols.get(name).copied().with_context(|| format!("no symbol {name}"));
         let (begin, end) = (symbol("begin_signature")?, symbol("end_signature")?);

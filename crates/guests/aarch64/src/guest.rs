@@ -1,6 +1,9 @@
 //! [`Guest`] for aarch64: where the engine's questions go.
 
-use crate::{Aarch64, Cpu, Mode, Trap, disasm, helpers, lift, mmu, mode::mmu as regime, pmu, regs, trap};
+use crate::{
+    Aarch64, Cpu, Mode, Trap, abort_syndrome, disasm, helpers, lift, mmu, mode::mmu as regime, pmu, regs,
+    trap,
+};
 use isomer_core::Gva;
 use isomer_ir::{
     Access, Builder, Guest, HelperDesc, MmuIndex, Page, SlotDesc,
@@ -68,6 +71,10 @@ impl Guest for Aarch64 {
 
     fn trap(&self, code: u32, value: u64) -> Trap {
         Trap::with_far(code, value)
+    }
+
+    fn complete(&self, cpu: &Cpu, memory: &dyn PhysMemory, trap: Trap) -> Trap {
+        abort_syndrome::complete(self, cpu, memory, trap)
     }
 
     fn take(&self, cpu: &mut Cpu, trap: Trap) {

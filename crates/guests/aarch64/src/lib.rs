@@ -4,6 +4,7 @@
 //! it. System registers are rows of one table (`sysreg_table.rs`): encoding, who may access them, what a write keeps.
 //! Specification: "Arm Architecture Reference Manual for A-profile architecture", DDI 0487; "the manual" below.
 
+mod abort_syndrome;
 mod at;
 mod crc;
 mod crypto;

@@ -5,7 +5,7 @@
 
 use crate::{Aarch64, Mode, decode, helpers_system::SystemHelper, regs::slot, trap};
 use isomer_ir::{
-    Builder, Slot, Terminal, Type, Value,
+    Builder, LinkHint, Slot, Terminal, Type, Value,
     guest::Lifted,
     op::{BinOp, Cond, UnOp},
     types::{Align, Endian, HelperId, MemFlags, MmuIndex},
@@ -49,7 +49,7 @@ pub(crate) fn lift_insn(guest: &Aarch64, mode: u32, code: &[u8], offset: u32, b:
         None => l.undefined(),
     }
     if step {
-        l.exit();
+        l.end_step();
     }
     if l.b.ended() { Lifted::End } else { Lifted::Next }
 }
@@ -71,6 +71,21 @@ impl Lift<'_> {
     pub(crate) fn exit(&mut self) {
         let offset = self.next();
         self.b.end(Terminal::Exit { offset });
+    }
+
+    /// Ends the block of an instruction that is stepped. A branch to a known place must not go on there, as one that is
+    /// compiled together with its destination would: one to an unknown place lets the executor look.
+    fn end_step(&mut self) {
+        let pc = match self.b.reopen() {
+            None => return self.exit(),
+            Some(Terminal::Jump { offset, .. }) => self.b.pc_rel(offset),
+            Some(Terminal::Branch { c, taken, not_taken }) => {
+                let (taken, not_taken) = (self.b.pc_rel(taken), self.b.pc_rel(not_taken));
+                self.b.select(c, taken, not_taken)
+            }
+            Some(other) => return self.b.end(other),
+        };
+        self.b.end(Terminal::Indirect { pc, hint: LinkHint::None });
     }
 
     /// Offset of the next instruction from the block's entry.

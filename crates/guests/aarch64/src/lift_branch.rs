@@ -51,9 +51,6 @@ impl Lift<'_> {
             To::Return => LinkHint::Return,
         };
         let pc = self.branch_address(pc);
-        let low = self.b.trunc(Type::I8, pc);
-        let low = self.b.bin_imm(BinOp::And, low, 3);
-        self.b.trap_if(low, trap::PC_ALIGNMENT, pc);
         if self.mode.guarded() && to != To::Return {
             let btype = match to {
                 To::Call => 2,
@@ -67,6 +64,10 @@ impl Lift<'_> {
             let btype = self.b.iconst(Type::I8, btype);
             self.b.set(slot::BTYPE, btype);
         }
+        // The exception is the destination's: what the branch does is done.
+        let low = self.b.trunc(Type::I8, pc);
+        let low = self.b.bin_imm(BinOp::And, low, 3);
+        self.b.trap_if(low, trap::PC_ALIGNMENT, pc);
         self.b.end(Terminal::Indirect { pc, hint });
     }
 

@@ -266,8 +266,8 @@ const MAX: IdRegisters = IdRegisters {
     mmfr0: 0x1000_0323_1020_1126,
     // XNX, PAN3, LOR, HPDS2, VHE, VMID16, HAFDBS.
     mmfr1: 0x1031_2122,
-    // E0PD, EVT, BBM, TTL, FWB, IDST, LSE2, TTST, LVA, IESB, UAO, CnP.
-    mmfr2: 0x1221_0111_1001_1011,
+    // E0PD, EVT, BBM, TTL, FWB, IDST, TTST, LVA, IESB, UAO, CnP. No LSE2: pairs are two accesses.
+    mmfr2: 0x1221_0110_1001_1011,
     pmcr: 0,
 };
 
@@ -522,7 +522,7 @@ mod tests {
     #[test]
     fn max_has_every_feature_but_those_that_exclude_others() {
         let missing = Features::all() - Aarch64::max().with_el2(true).features;
-        assert_eq!(missing, Features::PACQARMA3 | Features::DOUBLE_LOCK);
+        assert_eq!(missing, Features::PACQARMA3 | Features::DOUBLE_LOCK | Features::LSE2);
         let missing = Features::all() - Aarch64::max().features;
         assert!(missing.contains(Features::EL2));
     }

@@ -329,6 +329,11 @@ impl Verdict {
     }
 }
 
+/// The space of identification registers, of which EL0's reads trap as such with FEAT_IDST.
+fn is_id_space(key: u16) -> bool {
+    key >> 14 == 3 && matches!(op1(key), 0 | 1 | 3) && crn(key) == 0 && crm(key) <= 7
+}
+
 /// Identification registers that are not allocated read as zero (the manual, D24.1.2).
 fn is_reserved_id(key: u16) -> bool {
     key >> 14 == 3 && op1(key) == 0 && crn(key) == 0 && (1..=7).contains(&crm(key))
@@ -388,7 +393,7 @@ fn verdict(a: &Access<'_, '_>, register: &Register) -> Verdict {
         return Verdict::Undefined;
     }
     if cpu.el < register.level {
-        let reads_id = is_reserved_id(a.key) && cpu.el == 0 && !a.is_write && a.has(Features::IDST);
+        let reads_id = is_id_space(a.key) && cpu.el == 0 && !a.is_write && a.has(Features::IDST);
         return if reads_id { Verdict::Trap } else { Verdict::Undefined };
     }
     let bits = if a.is_write { register.write_trap } else { register.read_trap };

@@ -201,7 +201,9 @@ fn sp_el0_guard(a: &Access<'_, '_>) -> Verdict {
 
 /// ISR_EL1: what is pending, virtual where that is what this level gets.
 fn read_isr(a: &mut Access<'_, '_>) -> u64 {
-    use crate::interrupts::line;
+    use crate::interrupts::{self, line};
+    // What became due just now counts.
+    interrupts::tell(a.cx.guest, a.cx.cpu, a.cx.env.now_ns());
     let lines = a.cx.env.lines();
     let bits = if a.el() == 1 { a.cx.cpu.sys.hcr() } else { 0 };
     let asserted = |virtualized: u64, physical: u32, line: u32, by_hcr: u64| {

@@ -79,6 +79,16 @@ pub const SP_ALIGNMENT: u32 = syndrome(ec::SP_ALIGN, 0);
 /// The code of a branch to a misaligned pc; the value is that pc.
 pub const PC_ALIGNMENT: u32 = syndrome(ec::PC_ALIGN, 0);
 
+/// Bits of a data abort's syndrome.
+pub(crate) mod iss {
+    /// The instruction is described (ISV).
+    pub(crate) const ISV: u32 = 1 << 24;
+    /// Stage 2 failed for an access of stage 1's walk.
+    pub(crate) const S1PTW: u32 = 1 << 7;
+    /// It was a write.
+    pub(crate) const WNR: u32 = 1 << 6;
+}
+
 /// What kind of exception it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -151,9 +161,9 @@ impl fmt::Display for Trap {
 }
 
 /// The status codes of aborts that no table walk makes.
-mod status {
-    pub(super) const EXTERNAL: u32 = 0x10;
-    pub(super) const ALIGNMENT: u32 = 0x21;
+pub(crate) mod status {
+    pub(crate) const EXTERNAL: u32 = 0x10;
+    pub(crate) const ALIGNMENT: u32 = 0x21;
 }
 
 fn abort(gva: Gva, access: Access, status: u32) -> Trap {
@@ -217,10 +227,19 @@ fn without_callee(cpu: &Cpu, trap: Trap) -> Trap {
     if trap.kind != Kind::Synchronous || answered { trap } else { Trap::undefined() }
 }
 
+/// A branch to a misaligned pc is complete: the exception is that of the instruction there, unless the branch was stepped.
+fn after_branch(cpu: &mut Cpu, trap: Trap) -> Trap {
+    if trap.kind != Kind::Synchronous || trap.class() != ec::PC_ALIGN {
+        return trap;
+    }
+    cpu.header.pc = trap.far;
+    debug::step_pending(cpu).unwrap_or(trap)
+}
+
 /// Takes an exception (the manual, D1.3.2 "AArch64.TakeException").
 pub(crate) fn take(guest: &Aarch64, cpu: &mut Cpu, trap: Trap) {
     pmu::settle(cpu, cpu.header.insns);
-    let trap = without_callee(cpu, trap);
+    let trap = after_branch(cpu, without_callee(cpu, trap));
     let from = cpu.el;
     let to = taker(cpu, &trap);
     let level = usize::from(to);
