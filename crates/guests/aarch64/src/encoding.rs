@@ -17,6 +17,11 @@ impl Encoding {
         Decoder::rows().iter().map(Self)
     }
 
+    /// The row that `guest` decodes `insn` as.
+    pub fn of(guest: &Aarch64, insn: u32) -> Option<Self> {
+        decode::decode(guest.features, insn).map(Self)
+    }
+
     /// The mnemonic; parts in braces depend on the encoding.
     pub const fn name(self) -> &'static str {
         self.0.insn.name

@@ -76,16 +76,16 @@ impl Lift<'_> {
     /// Ends the block of an instruction that is stepped. A branch to a known place must not go on there, as one that is
     /// compiled together with its destination would: one to an unknown place lets the executor look.
     fn end_step(&mut self) {
-        let pc = match self.b.reopen() {
+        let end = match self.b.reopen() {
             None => return self.exit(),
-            Some(Terminal::Jump { offset, .. }) => self.b.pc_rel(offset),
+            Some(Terminal::Jump { offset, .. }) => Terminal::Exit { offset },
             Some(Terminal::Branch { c, taken, not_taken }) => {
                 let (taken, not_taken) = (self.b.pc_rel(taken), self.b.pc_rel(not_taken));
-                self.b.select(c, taken, not_taken)
+                Terminal::Indirect { pc: self.b.select(c, taken, not_taken), hint: LinkHint::None }
             }
-            Some(other) => return self.b.end(other),
+            Some(other) => other,
         };
-        self.b.end(Terminal::Indirect { pc, hint: LinkHint::None });
+        self.b.end(end);
     }
 
     /// Offset of the next instruction from the block's entry.
