@@ -2,35 +2,35 @@
 //! flags, traps and memory.
 //!
 //! Sequences of a few dozen instructions are packed into one program with the states they start from. The program
-//! runs as a Linux process on QEMU and in user mode on ours. Everything is made from a seed, which is printed.
+//! runs as a Linux process on QEMU and in user mode on ours. Everything is made from a seed, which is printed. What is
+//! particular to an instruction set is in its folder.
 
-mod assembler;
+mod aarch64;
 mod engine;
-mod generate;
 mod image;
-mod known;
 mod qemu;
 mod random;
 mod record;
 mod reduce;
+mod riscv64;
+mod subject;
 
-use anyhow::{Context, Result, ensure};
-use assembler::Table;
-use clap::Args;
-use generate::{Generator, Sequence};
+use aarch64::Arm;
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
 use image::Image;
 use isomer_engine::EngineKind;
-use isomer_riscv64::Riscv64;
 use qemu::Qemu;
 use random::Random;
 use record::{Record, Word};
+use riscv64::Riscv;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, Hasher, RandomState},
-    path::PathBuf,
-    sync::Arc,
+    path::{Path, PathBuf},
     time::Instant,
 };
+use subject::{Sequence, Subject};
 
 /// Sequences in a program: translation and start-up are shared by as many as the harness's jumps reach.
 const SEQUENCES: usize = 1000;
@@ -39,8 +39,18 @@ const INPUTS: usize = 4;
 /// The seed of the run that is the same every time.
 const FIXED_SEED: u64 = 1;
 
+/// The instruction sets that can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Arch {
+    Riscv64,
+    Aarch64,
+}
+
 #[derive(Args)]
 pub(crate) struct Command {
+    /// Instruction set
+    #[arg(long, value_enum, default_value = "riscv64")]
+    arch: Arch,
     /// Where the sequences come from; random if not given
     #[arg(long)]
     seed: Option<u64>,
@@ -53,7 +63,7 @@ pub(crate) struct Command {
     /// CPU model
     #[arg(long, default_value = "max")]
     cpu: String,
-    /// Another program than Debian's qemu-riscv64-static
+    /// Another program than Debian's qemu-riscv64-static or qemu-aarch64-static
     #[arg(long)]
     qemu: Option<PathBuf>,
     /// Run what `cargo xtask check` runs: 10^5 instructions, half of them from a seed that is always the same
@@ -69,25 +79,21 @@ pub(crate) struct Command {
 /// # Errors
 /// When an engine and QEMU do not agree, or the comparison cannot be made.
 pub(crate) fn run(command: &Command) -> Result<()> {
+    match command.arch {
+        Arch::Riscv64 => run_subject(Riscv::new(&command.cpu)?, command),
+        Arch::Aarch64 => run_subject(Arm::new(&command.cpu)?, command),
+    }
+}
+
+fn run_subject<S: Subject>(subject: S, command: &Command) -> Result<()> {
+    let oracle = Oracle::new(subject, command.qemu.as_deref())?;
     if command.quick {
-        return quick();
+        return oracle.quick();
     }
     let engines = command.engine.iter().map(|name| engine_by_name(name)).collect::<Result<Vec<_>>>()?;
-    let oracle = Oracle::new(&command.cpu, command.qemu.as_deref())?;
     println!("{} -cpu {}", oracle.qemu.version()?, oracle.qemu.cpu());
     let seed = command.seed.unwrap_or_else(random_seed);
     oracle.run(seed, command.insns, &engines, command.keep_going)
-}
-
-/// What `cargo xtask check` runs: 10^5 instructions, half of them from a random seed.
-///
-/// # Errors
-/// As [`run`].
-pub(crate) fn quick() -> Result<()> {
-    let engines = EngineKind::ALL;
-    let oracle = Oracle::new("max", None)?;
-    oracle.run(FIXED_SEED, 50_000, &engines, 1)?;
-    oracle.run(random_seed(), 50_000, &engines, 1)
 }
 
 fn engine_by_name(name: &str) -> Result<EngineKind> {
@@ -111,11 +117,10 @@ fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// The guest, the reference, and the table to write programs with.
-struct Oracle {
-    guest: Arc<Riscv64>,
+/// The subject and the reference.
+struct Oracle<S> {
+    subject: S,
     qemu: Qemu,
-    table: Table,
 }
 
 /// The same record after a run on either side.
@@ -145,13 +150,20 @@ struct Tally {
     found: usize,
     /// Mnemonics that differences were reported for.
     culprits: BTreeSet<String>,
+    /// Instructions of each class, as many times as their sequences ran; some of those were branched over.
+    classes: BTreeMap<&'static str, u64>,
 }
 
-impl Oracle {
-    fn new(cpu: &str, qemu: Option<&std::path::Path>) -> Result<Self> {
-        let guest = Arc::new(Riscv64::by_name(cpu).with_context(|| format!("no CPU model {cpu}"))?);
-        let qemu = Qemu::new(qemu, &guest)?;
-        Ok(Self { guest, qemu, table: Table::new() })
+impl<S: Subject> Oracle<S> {
+    fn new(subject: S, qemu: Option<&Path>) -> Result<Self> {
+        let qemu = Qemu::new(qemu, &subject)?;
+        Ok(Self { subject, qemu })
+    }
+
+    /// A short comparison, half of it from a seed that is always the same.
+    fn quick(&self) -> Result<()> {
+        self.run(FIXED_SEED, 50_000, &EngineKind::ALL, 1)?;
+        self.run(random_seed(), 50_000, &EngineKind::ALL, 1)
     }
 
     /// Compares programs until enough instructions have run.
@@ -177,12 +189,18 @@ impl Oracle {
             tally.insns += compared.insns;
             tally.traps += compared.traps;
             tally.runs += sequences.len() * INPUTS;
+            for class in sequences.iter().flat_map(|(sequence, _)| self.subject.classes(sequence)) {
+                *tally.classes.entry(class).or_default() += INPUTS as u64;
+            }
             for (&engine, differing) in engines.iter().zip(&compared.differing) {
                 let name = format!("{engine:?}: seed {seed}, program {program}");
                 self.report(&name, engine, &sequences, differing, keep_going, &mut tally)?;
             }
         }
-        let Tally { insns, runs, traps, found, .. } = tally;
+        let Tally { insns, runs, traps, found, classes, .. } = tally;
+        for (class, count) in classes {
+            println!("  {class:<24} {count:>12}");
+        }
         println!(
             "oracle: seed {seed}: {insns} instructions on each of {} engines, {runs} runs, {traps} ended by traps, in {:.1} s",
             engines.len(),
@@ -196,7 +214,7 @@ impl Oracle {
     fn program(&self, seed: u64, program: u64, insns: u64) -> Result<Vec<(Sequence, [Record; INPUTS])>> {
         // A run is about seventy instructions.
         let wanted = insns / (70 * INPUTS as u64) + 1;
-        let mut generator = Generator::new(&self.table, &self.guest, Random::new(seed, program));
+        let mut generator = self.subject.generator(Random::new(seed, program));
         let mut make = || Ok((generator.sequence()?, std::array::from_fn(|_| generator.input())));
         (0..wanted.min(SEQUENCES as u64)).map(|_| make()).collect()
     }
@@ -238,9 +256,9 @@ impl Oracle {
 
     /// Runs one program on QEMU and, meanwhile, on the engines.
     fn compare(&self, sequences: &[(&Sequence, &[Record])], engines: &[EngineKind]) -> Result<Compared> {
-        let image = Image::new(&self.table, sequences)?;
+        let image = Image::new(&self.subject, sequences)?;
         let reference = self.qemu.start(&image)?;
-        let ours: Vec<_> = engines.iter().map(|&kind| engine::run(&image, &self.guest, kind)).collect();
+        let ours: Vec<_> = engines.iter().map(|&kind| engine::run(&image, &self.subject, kind)).collect();
         let reference = reference.finish(&image)?;
         let mut compared = Compared { differing: Vec::new(), insns: 0, traps: 0 };
         for outcome in ours {
@@ -250,7 +268,7 @@ impl Oracle {
             let records = reference.chunks(record::BYTES).zip(outcome.records.chunks(record::BYTES));
             for (number, (reference, ours)) in records.enumerate() {
                 let mut ours = Record::from_bytes(ours)?;
-                ours.normalize();
+                ours.normalize(|cause| self.subject.signal_of(cause));
                 traps += u64::from(ours.get(Word::Cause as i64) != 0);
                 count += 1;
                 if ours.bytes() != reference {
@@ -260,7 +278,7 @@ impl Oracle {
             }
             compared.differing.push(differing);
             compared.traps = traps;
-            let harness = count * image.insns_a_record + traps * image.insns_a_trap;
+            let harness = count * image.harness.insns_a_record + traps * image.harness.insns_a_trap;
             compared.insns = outcome.insns.saturating_sub(harness);
         }
         Ok(compared)

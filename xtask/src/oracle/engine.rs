@@ -1,22 +1,17 @@
-//! Our side: the program on a hart in user mode, without a kernel.
+//! Our side: the program on a CPU in user mode, without a kernel.
 
-use super::{image::Image, record};
+use super::{image::Image, record, subject::Subject};
 use crate::suites::bare::mixture;
 use anyhow::{Context, Result, bail};
 use isomer_core::{Bus, Clock, Gpa, GuestMemory};
 use isomer_engine::{EngineKind, Exit, Group, Jit, SoftVcpu, Trace, VcpuConfig};
 use isomer_ir::Guest;
-use isomer_riscv64::{Cpu, Privilege, Riscv64, regs::envcfg};
 use std::sync::Arc;
 
 /// Instructions between looks at whether it is done.
 const SLICE: u64 = 20_000;
 /// More instructions than any sequence takes, harness included.
 const LIMIT_A_RECORD: u64 = 20_000;
-/// FS initial: the first floating-point instruction has to mark it dirty.
-const FS_INITIAL: u64 = 1 << 13;
-/// PMP: everything may be read, written and executed (volume II, 3.7.1).
-const PMP_ALL: (u8, u64) = (0x1f, u64::MAX >> 10);
 
 /// What a run gives.
 pub(crate) struct Outcome {
@@ -29,7 +24,8 @@ pub(crate) struct Outcome {
 ///
 /// # Errors
 /// When it does not end, or the host lacks memory.
-pub(crate) fn run(image: &Image, guest: &Arc<Riscv64>, engine: EngineKind) -> Result<Outcome> {
+pub(crate) fn run<S: Subject>(image: &Image, subject: &S, engine: EngineKind) -> Result<Outcome> {
+    let guest = subject.guest();
     let (base, len) = image.memory();
     let memory = GuestMemory::new(&[(Gpa(base), len)])?;
     for (address, bytes) in image.segments() {
@@ -38,7 +34,7 @@ pub(crate) fn run(image: &Image, guest: &Arc<Riscv64>, engine: EngineKind) -> Re
     let group = Group::new(1);
     let mut vcpu = SoftVcpu::new(VcpuConfig {
         guest: guest.clone(),
-        cpu: user_hart(guest, image),
+        cpu: subject.bare_cpu(image),
         index: 0,
         group,
         memory: memory.clone(),
@@ -71,17 +67,4 @@ pub(crate) fn run(image: &Image, guest: &Arc<Riscv64>, engine: EngineKind) -> Re
     let mut records = vec![0; len];
     memory.read(Gpa(at), &mut records).context("the records are not in memory")?;
     Ok(Outcome { records, insns: read(insns)? })
-}
-
-/// A hart as an operating system without virtual memory would run the program.
-fn user_hart(guest: &Riscv64, image: &Image) -> Cpu {
-    let mut cpu = guest.reset(0, image.bare_entry);
-    (cpu.pmpcfg[0], cpu.pmpaddr[0]) = PMP_ALL;
-    cpu.mtvec = image.bare_trap;
-    cpu.mstatus = FS_INITIAL;
-    cpu.menvcfg = envcfg::CBIE | envcfg::CBCFE | envcfg::CBZE;
-    cpu.senvcfg = cpu.menvcfg;
-    cpu.privilege = Privilege::User;
-    cpu.update_mode();
-    cpu
 }

@@ -1,9 +1,11 @@
 //! The reference: QEMU's user-mode emulation, as the same CPU model.
 
-use super::image::Image;
-use crate::tools::{self, Tool};
+use super::{image::Image, subject::Subject};
+use crate::{
+    process,
+    tools::{self, Tool},
+};
 use anyhow::{Context, Result, bail};
-use isomer_riscv64::Riscv64;
 use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt,
@@ -12,11 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PROGRAM: &str = "qemu-riscv64-static";
-const TOOLS: [Tool; 1] = [Tool::program(PROGRAM, "qemu-user-static")];
-/// Extensions QEMU has and Isomer has not. Of those that are off by default only what `zama16b` is not: it makes
-/// misaligned atomics work.
-const OFF: &str = "v=false,h=false,zama16b=false,zabha=false,zfbfmin=false,zicfilp=false,zicfiss=false";
+/// Debian's package of all such programs; the one it was first needed for stands for them.
+const TOOLS: [Tool; 1] = [Tool::program("qemu-riscv64-static", "qemu-user-static")];
 /// The longest a program may run; the largest takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,18 +35,18 @@ pub(crate) struct Running {
 }
 
 impl Qemu {
-    /// QEMU as a CPU with the extensions of `guest`. Without `program`, Debian's, which is installed if need be.
+    /// QEMU as the subject's CPU. Without `program`, Debian's, which is installed if need be.
     ///
     /// # Errors
     /// When there is no such program, or the folder for its files cannot be made.
-    pub(crate) fn new(program: Option<&Path>, guest: &Riscv64) -> Result<Self> {
-        if program.is_none() {
+    pub(crate) fn new<S: Subject>(program: Option<&Path>, subject: &S) -> Result<Self> {
+        if program.is_none() && !process::on_path(S::QEMU) {
             tools::require("comparing with QEMU", &TOOLS)?;
         }
         let folder = crate::target_dir()?.join(format!("oracle-{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let program = program.unwrap_or(Path::new(PROGRAM)).to_owned();
-        Ok(Self { program, folder, cpu: cpu(guest) })
+        let program = program.unwrap_or(Path::new(S::QEMU)).to_owned();
+        Ok(Self { program, folder, cpu: subject.qemu_cpu() })
     }
 
     /// The CPU, as QEMU's option `-cpu`.
@@ -60,7 +59,7 @@ impl Qemu {
     /// # Errors
     /// When it does not start.
     pub(crate) fn version(&self) -> Result<String> {
-        let text = crate::process::capture(Command::new(&self.program).arg("--version"))?;
+        let text = process::capture(Command::new(&self.program).arg("--version"))?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 
@@ -111,26 +110,5 @@ impl Running {
             bail!("QEMU ended with {status} and {} of {len} bytes of results", records.len());
         }
         Ok(records)
-    }
-}
-
-/// QEMU's CPU with the extensions of `guest` and no others.
-fn cpu(guest: &Riscv64) -> String {
-    let has = guest.isa_extensions();
-    let all = Riscv64::max();
-    let named = all.isa_extensions().into_iter().filter(|name| name.len() > 1);
-    let switches: Vec<_> = named.map(|name| format!("{name}={}", has.contains(&name))).collect();
-    format!("rv64,{OFF},{}", switches.join(","))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_model_chooses_the_extensions() {
-        let (max, plain) = (cpu(&Riscv64::max()), cpu(&Riscv64::rv64()));
-        assert!(max.contains("zfh=true") && plain.contains("zfh=false"));
-        assert!(plain.contains("zba=true"));
     }
 }

@@ -2,16 +2,15 @@
 
 use super::{
     Oracle,
-    generate::Sequence,
-    record::{Record, Word},
+    record::{Kind, Record, Word},
+    subject::{Sequence, Subject},
 };
 use anyhow::{Context, Result, bail};
 use isomer_engine::EngineKind;
 use isomer_ir::Guest;
-use isomer_riscv64::regs::{F_NAMES, X_NAMES};
 use std::fmt::Write;
 
-impl Oracle {
+impl<S: Subject> Oracle<S> {
     /// Takes items out of a sequence as long as it still ends differently.
     ///
     /// # Errors
@@ -100,18 +99,16 @@ impl Oracle {
         let last = last.unwrap_or_default().to_owned();
         let names: Vec<_> = text.split([' ', ',', '(', ')', '\n']).map(str::to_owned).collect();
         text.push_str("  from\n");
-        let x = (0..32u8).map(|n| (X_NAMES[usize::from(n)], Word::x(n)));
-        let f = (0..32u8).map(|n| (F_NAMES[usize::from(n)], Word::f(n)));
-        let fcsr = std::iter::once(("fcsr", Word::Fcsr as i64));
-        for (name, word) in x.chain(f).chain(fcsr) {
-            if name == "fcsr" || names.iter().any(|named| named == name) {
-                let keeper =
-                    if name == X_NAMES[usize::from(sequence.keeper)] { " (scratch memory)" } else { "" };
-                let _ = writeln!(text, "    {name:<5} {:016x}{keeper}", input.get(word));
+        let layout = self.subject.layout();
+        for register in &layout.0 {
+            let is_status = matches!(register.kind, Kind::Status(_));
+            if is_status || names.iter().any(|named| mentions(named, &register.name)) {
+                let keeper = if register.at == Word::x(sequence.keeper) { " (scratch memory)" } else { "" };
+                let _ = writeln!(text, "    {:<5} {:016x}{keeper}", register.name, input.get(register.at));
             }
         }
         let _ = writeln!(text, "  to       QEMU             {engine:?}");
-        for (name, reference, ours) in pair.reference.differences(&pair.ours) {
+        for (name, reference, ours) in pair.reference.differences(&pair.ours, layout) {
             let _ = writeln!(text, "    {name:<5} {reference:016x} {ours:016x}");
         }
         Ok(Some(Report { last, text }))
@@ -123,7 +120,7 @@ impl Oracle {
         let (mut text, mut at) = (String::new(), 0);
         while at < code.len() {
             let pc = start + at as u64;
-            let (assembly, len) = self.guest.disassemble(&code[at..], pc);
+            let (assembly, len) = self.subject.guest().disassemble(&code[at..], pc);
             if len == 0 {
                 break;
             }
@@ -135,9 +132,38 @@ impl Oracle {
     }
 }
 
+/// Does an operand name this register? Vectors and narrow registers go by other letters (`v3.16b`, `w3`).
+fn mentions(operand: &str, register: &str) -> bool {
+    let number = |name: &str| name.trim_start_matches(|c: char| c.is_ascii_alphabetic()).parse::<u8>().ok();
+    let plain = operand.trim_matches(['{', '}', '[', ']', '!']).split('.').next().unwrap_or_default();
+    let is_alias = |letters: &str, register: &str| {
+        plain.starts_with(|c| letters.contains(c))
+            && number(plain).is_some_and(|n| number(register) == Some(n))
+    };
+    let is_vector = register.starts_with('d') && is_alias("bhsdqv", register);
+    plain == register || is_vector || register.starts_with('x') && is_alias("wx", register)
+}
+
 /// A difference for people.
 pub(crate) struct Report {
     /// The mnemonic of the last instruction: most often the culprit.
     pub(crate) last: String,
     pub(crate) text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mentions;
+
+    #[test]
+    fn operands_name_registers_in_several_ways() {
+        for (operand, register) in
+            [("a0", "a0"), ("w3", "x3"), ("v3.16b", "d3"), ("{v7.4s", "dh7"), ("[x9]", "x9")]
+        {
+            assert!(mentions(operand, register), "{operand} {register}");
+        }
+        assert!(
+            !mentions("#3", "x3") && !mentions("x3", "d3") && !mentions("w13", "x3") && !mentions("a1", "a0")
+        );
+    }
 }

@@ -5,34 +5,17 @@
 //! before, jumps go to known places, loops count down in a register that nothing in them writes. Branches go over
 //! whole items, so that an item can be taken out of a sequence and the rest still runs.
 
-use super::{
-    assembler::Table,
-    known,
+use super::{assembler::Table, known, layout};
+use crate::oracle::{
     random::Random,
     record::{self, Record},
+    subject::{Generate, Item, Sequence},
 };
 use anyhow::{Context, Result};
 use isomer_riscv64::{
     Extensions, Riscv64,
     encoding::{self, Encoding, Field},
 };
-
-/// Code that can be placed anywhere.
-type Item = Vec<u8>;
-
-/// Items that run one after the other.
-#[derive(Clone, Debug)]
-pub(crate) struct Sequence {
-    /// The register that holds the record's pointer, which no item writes.
-    pub(crate) keeper: u8,
-    pub(crate) items: Vec<Item>,
-}
-
-impl Sequence {
-    pub(crate) fn bytes(&self) -> impl Iterator<Item = u8> {
-        self.items.iter().flatten().copied()
-    }
-}
 
 /// How a row is made safe to run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +79,26 @@ pub(crate) struct Generator<'a> {
     busy: [u8; 5],
 }
 
+impl Generate for Generator<'_> {
+    fn input(&mut self) -> Record {
+        Record::random(&mut self.random, layout())
+    }
+
+    fn sequence(&mut self) -> Result<Sequence> {
+        self.busy = std::array::from_fn(|_| self.random.below(32) as u8);
+        let keeper = self.random.between(1, 31) as u8;
+        let kept = Kept(0).and(keeper).and(0);
+        let mut sequence = Sequence { keeper, items: Vec::new() };
+        for _ in 0..self.random.between(ITEMS.0, ITEMS.1) {
+            sequence.items.push(self.item(keeper, kept, 0)?);
+        }
+        if self.random.percent(8) {
+            sequence.items.push(self.trap(kept)?);
+        }
+        Ok(sequence)
+    }
+}
+
 impl<'a> Generator<'a> {
     /// A generator for a model's instructions.
     pub(crate) fn new(table: &'a Table, guest: &Riscv64, random: Random) -> Self {
@@ -118,29 +121,6 @@ impl<'a> Generator<'a> {
             all,
             busy: [0; 5],
         }
-    }
-
-    /// A state to run from.
-    pub(crate) fn input(&mut self) -> Record {
-        Record::random(&mut self.random)
-    }
-
-    /// The next sequence.
-    ///
-    /// # Errors
-    /// When the decode table lacks an instruction that this needs.
-    pub(crate) fn sequence(&mut self) -> Result<Sequence> {
-        self.busy = std::array::from_fn(|_| self.random.below(32) as u8);
-        let keeper = self.random.between(1, 31) as u8;
-        let kept = Kept(0).and(keeper).and(0);
-        let mut sequence = Sequence { keeper, items: Vec::new() };
-        for _ in 0..self.random.between(ITEMS.0, ITEMS.1) {
-            sequence.items.push(self.item(keeper, kept, 0)?);
-        }
-        if self.random.percent(8) {
-            sequence.items.push(self.trap(kept)?);
-        }
-        Ok(sequence)
     }
 
     fn item(&mut self, keeper: u8, kept: Kept, depth: u32) -> Result<Item> {
