@@ -42,6 +42,9 @@ pub(crate) struct Command {
     /// The guest's instruction set
     #[arg(long, global = true, default_value = "riscv64", value_parser = PossibleValuesParser::new(Platform::names()))]
     arch: String,
+    /// QEMU's processor model: cortex-a72 or max, say [default: QEMU's own, for aarch64 cortex-a72]
+    #[arg(long, global = true, value_name = "MODEL")]
+    qemu_cpu: Option<String>,
     /// The isomer to measure [default: the release binary, built from the working tree]
     #[arg(long, global = true, value_name = "FILE")]
     isomer: Option<PathBuf>,
@@ -79,7 +82,8 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     };
     let work = crate::target_dir()?.join("bench").join(platform.arch);
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
-    let places = Places { work, isomer, built: command.isomer.is_none(), platform };
+    let qemu_cpu = command.qemu_cpu.clone();
+    let places = Places { work, isomer, built: command.isomer.is_none(), qemu_cpu, platform };
     match &command.what {
         None => speed::run(&command.speed, &places),
         Some(What::Footprint(options)) => footprint::run(options, &places),
@@ -95,10 +99,26 @@ struct Places {
     isomer: PathBuf,
     /// Whether that binary was built from the working tree just now.
     built: bool,
+    /// In place of the platform's.
+    qemu_cpu: Option<String>,
     platform: &'static Platform,
 }
 
 impl Places {
+    /// What tells QEMU which processor to be.
+    fn qemu_cpu_options(&self) -> Vec<String> {
+        let model = self.qemu_cpu.as_deref().or(self.platform.qemu_cpu);
+        model.into_iter().flat_map(|model| ["-cpu".to_owned(), model.to_owned()]).collect()
+    }
+
+    /// The section of BENCHMARKS.md for a table of this name: each instruction set but the first has its own.
+    fn section(&self, name: &str) -> String {
+        match self.platform.arch {
+            "riscv64" => name.to_owned(),
+            arch => format!("{name} {arch}"),
+        }
+    }
+
     /// The folder of a code cache: what for, and in which state.
     fn cache(&self, purpose: &str, state: &str) -> PathBuf {
         self.work.join("cache").join(purpose).join(state)

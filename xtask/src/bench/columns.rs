@@ -181,7 +181,7 @@ impl Column {
         match self.engine {
             Engine::Qemu => {
                 let mut qemu = Command::new(places.platform.qemu);
-                qemu.args(places.platform.qemu_machine);
+                qemu.args(places.platform.qemu_machine).args(places.qemu_cpu_options());
                 qemu.args(["-smp", "1", "-m", &MEMORY_MIB.to_string(), "-nographic"]);
                 qemu
             }
@@ -319,6 +319,7 @@ mod tests {
             work: work.into(),
             isomer: "isomer".into(),
             built: false,
+            qemu_cpu: None,
             platform: Platform::named("riscv64")?,
         })
     }
@@ -346,6 +347,18 @@ mod tests {
              --kernel K --initrd I --append A"
         );
         let cache = folder.path().join("cache/p");
+        let arm = Places {
+            platform: Platform::named("aarch64")?,
+            qemu_cpu: Some("max".into()),
+            work: folder.path().into(),
+            isomer: "isomer".into(),
+            built: false,
+        };
+        let shown_arm = process::describe(&column("QEMU").command(&arm, &guest, "p")?);
+        assert!(
+            shown_arm.starts_with("qemu-system-aarch64 -M virt,gic-version=3 -cpu max -smp 1"),
+            "{shown_arm}"
+        );
         let primed = format!("--cache ro --cache-dir {}", cache.join("primed").display());
         assert!(shown("jit warm")?.contains(&primed));
         Ok(())

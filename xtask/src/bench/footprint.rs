@@ -46,7 +46,7 @@ pub(super) fn run(options: &Options, places: &Places) -> Result<()> {
         let text = format!("\n{table}\n{}\n", document::note(&facts));
         println!("{text}");
         if options.write {
-            document::write(section, &text)?;
+            document::write(&places.section(section), &text)?;
         }
     }
     Ok(())

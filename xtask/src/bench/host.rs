@@ -63,7 +63,7 @@ pub(super) fn describe(places: &Places) -> Result<Vec<String>> {
     Ok(vec![
         format!("{}, {processors}-CPU {model} {kind}, {}", date()?, system.trim_matches('"')),
         format!("Isomer {isomer}"),
-        places.platform.qemu_version()?,
+        [vec![places.platform.qemu_version()?], places.qemu_cpu_options()].concat().join(" "),
     ])
 }
 

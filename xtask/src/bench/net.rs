@@ -139,7 +139,13 @@ fn boot(name: &str, places: &Places, guest: &Guest) -> Result<Running> {
     let dash = match name {
         "QEMU" => {
             command = Command::new(places.platform.qemu);
-            command.args(places.platform.qemu_machine).args(["-smp", "1", "-m", &memory, "-nographic"]);
+            command.args(places.platform.qemu_machine).args(places.qemu_cpu_options()).args([
+                "-smp",
+                "1",
+                "-m",
+                &memory,
+                "-nographic",
+            ]);
             command.args(["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n", "-no-reboot"]);
             "-"
         }

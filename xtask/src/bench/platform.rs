@@ -24,8 +24,10 @@ pub(super) struct Platform {
     pub(super) tools: [Tool; 2],
     pub(super) qemu: &'static str,
     pub(super) qemu_tool: Tool,
-    /// QEMU's board, and the model of its processor where the default is not a 64-bit one.
+    /// QEMU's board.
     pub(super) qemu_machine: &'static [&'static str],
+    /// The model of its processor where the default is not a 64-bit one; `--qemu-cpu` takes its place.
+    pub(super) qemu_cpu: Option<&'static str>,
     /// The kernel's name of the serial port.
     pub(super) console: &'static str,
     /// The shortest kernel there is, for start-up times.
@@ -42,7 +44,9 @@ pub(super) struct TinyKernel {
     pub(super) isomer_address: u64,
 }
 
-static PLATFORMS: [Platform; 1] = [Platform {
+static PLATFORMS: [Platform; 2] = [RISCV64, AARCH64];
+
+const RISCV64: Platform = Platform {
     arch: "riscv64",
     debian: "riscv64",
     kernel_metapackage: "linux-image-riscv64",
@@ -55,6 +59,7 @@ static PLATFORMS: [Platform; 1] = [Platform {
     qemu: "qemu-system-riscv64",
     qemu_tool: Tool::program("qemu-system-riscv64", "qemu-system-misc"),
     qemu_machine: &["-M", "virt"],
+    qemu_cpu: None,
     console: "ttyS0",
     tiny: TinyKernel {
         elf_machine: 243,
@@ -69,7 +74,36 @@ static PLATFORMS: [Platform; 1] = [Platform {
         qemu_address: 0x8000_0000,
         isomer_address: 0x8020_0000,
     },
-}];
+};
+
+const AARCH64: Platform = Platform {
+    arch: "aarch64",
+    debian: "arm64",
+    kernel_metapackage: "linux-image-arm64",
+    kernel_pattern: "./boot/vmlinuz-*",
+    compiler: "aarch64-linux-gnu-gcc",
+    tools: [
+        Tool::program("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+        Tool::file("/usr/aarch64-linux-gnu/lib/libc.a", "libc6-dev-arm64-cross"),
+    ],
+    qemu: "qemu-system-aarch64",
+    qemu_tool: Tool::program("qemu-system-aarch64", "qemu-system-arm"),
+    qemu_machine: &["-M", "virt,gic-version=3"],
+    qemu_cpu: Some("cortex-a72"),
+    console: "ttyAMA0",
+    tiny: TinyKernel {
+        elf_machine: 183,
+        // PSCI's SYSTEM_OFF.
+        code: &[
+            0x5280_0100, // mov  w0, #8
+            0x72b0_8000, // movk w0, #0x8400, lsl #16
+            0xd400_0002, // hvc  #0
+            0x1400_0000, // b    .
+        ],
+        qemu_address: 0x4020_0000,
+        isomer_address: 0x4020_0000,
+    },
+};
 
 impl Platform {
     /// The names that `--arch` takes.
@@ -132,12 +166,17 @@ mod tests {
 
     #[test]
     fn the_tiny_kernel_is_an_elf_file_with_one_segment() -> Result<()> {
-        let bytes = Platform::named("riscv64")?.tiny.elf(0x8020_0000);
-        let elf = object::File::parse(bytes.as_slice())?;
-        assert_eq!((elf.architecture(), elf.entry()), (object::Architecture::Riscv64, 0x8020_0000));
-        let segments: Vec<_> = elf.segments().collect();
-        assert_eq!((segments.len(), segments[0].address(), segments[0].size()), (1, 0x8020_0000, 20));
-        assert_eq!(segments[0].data()?[..4], [0xb7, 0x02, 0x10, 0x00]);
+        for (name, architecture, len) in
+            [("riscv64", object::Architecture::Riscv64, 20), ("aarch64", object::Architecture::Aarch64, 16)]
+        {
+            let tiny = &Platform::named(name)?.tiny;
+            let bytes = tiny.elf(0x8020_0000);
+            let elf = object::File::parse(bytes.as_slice())?;
+            assert_eq!((elf.architecture(), elf.entry()), (architecture, 0x8020_0000));
+            let segments: Vec<_> = elf.segments().collect();
+            assert_eq!((segments.len(), segments[0].address(), segments[0].size()), (1, 0x8020_0000, len));
+            assert_eq!(segments[0].data()?[..4], tiny.code[0].to_le_bytes());
+        }
         Ok(())
     }
 

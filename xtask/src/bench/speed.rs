@@ -87,7 +87,7 @@ pub(super) fn run(options: &Options, places: &Places) -> Result<()> {
     report.write_json(&json)?;
     println!("as JSON: {}", json.display());
     if options.write {
-        document::write("speed", &text)?;
+        document::write(&places.section("speed"), &text)?;
     }
     let failures = report.table.failures();
     if !failures.is_empty() {
