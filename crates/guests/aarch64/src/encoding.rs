@@ -80,6 +80,15 @@ mod tests {
     }
 
     #[test]
+    fn half_precision_fixed_point_needs_its_feature() {
+        let a72 = Aarch64::by_name("cortex-a72").expect("a model");
+        for insn in [0x4f19_fe52, 0x0f11_e74e, 0x7f16_e584] {
+            assert!(is_decoded(&Aarch64::max(), insn) && !is_decoded(&a72, insn), "{insn:#x}");
+        }
+        assert!(is_decoded(&a72, 0x4f39_fe52), "fcvtzs v18.4s, v18.4s, #7");
+    }
+
+    #[test]
     fn fields_are_put_where_the_decoder_finds_them() {
         let row = Encoding::all().find(|row| row.name() == "madd").expect("a row");
         let insn = [(Field::Rd, 1), (Field::Rn, 2), (Field::Rm, 3), (Field::Ra, 4)]

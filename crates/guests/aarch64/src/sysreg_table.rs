@@ -3,7 +3,7 @@
 
 use crate::{
     Features,
-    pstate::{daif, spsr},
+    pstate::{daif, fpcr, spsr},
     sysreg::{Access, Register, Verdict, constant, field, special},
     system::{hcr, sctlr},
 };
@@ -199,6 +199,12 @@ fn sp_el0_guard(a: &Access<'_, '_>) -> Verdict {
     Verdict::exists(a.cx.cpu.sp_bank() != 0)
 }
 
+/// FZ16 is there with half precision only.
+fn write_fpcr(a: &mut Access<'_, '_>, value: u64) {
+    let missing = if a.has(Features::FP16) { 0 } else { u64::from(fpcr::FZ16) };
+    a.cpu().set_fpcr(value & !missing);
+}
+
 /// ISR_EL1: what is pending, virtual where that is what this level gets.
 fn read_isr(a: &mut Access<'_, '_>) -> u64 {
     use crate::interrupts::{self, line};
@@ -290,7 +296,7 @@ pub(crate) static TABLE: &[Register] = &[
     special!("DAIF" (3, 3, 4, 2, 1) |a| a.cx.cpu.daif, write_daif).guard(daif_guard),
     special!("DIT" (3, 3, 4, 2, 5) |a| u64::from(a.cx.cpu.dit) << 24, |a, v| a.cx.cpu.dit = v & 1 << 24 != 0).needs(Features::DIT),
     special!("SSBS" (3, 3, 4, 2, 6) |a| u64::from(a.cx.cpu.ssbs) << 12, |a, v| a.cx.cpu.ssbs = v & 1 << 12 != 0).needs(Features::SSBS),
-    special!("FPCR" (3, 3, 4, 4, 0) |a| u64::from(a.cx.cpu.fpcr), |a, v| a.cpu().set_fpcr(v)),
+    special!("FPCR" (3, 3, 4, 4, 0) |a| u64::from(a.cx.cpu.fpcr), write_fpcr),
     special!("FPSR" (3, 3, 4, 4, 1) |a| a.cx.cpu.fpsr(), |a, v| a.cpu().set_fpsr(v)),
     constant!("RNDR" (3, 3, 2, 4, 0) read_random).needs(Features::RNG),
     constant!("RNDRRS" (3, 3, 2, 4, 1) read_random).needs(Features::RNG),

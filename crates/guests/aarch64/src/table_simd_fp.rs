@@ -49,10 +49,10 @@ fn complex_element_fits(insn: u32) -> bool {
     }
 }
 
-/// Fixed point: 16, 32 and 64 bits.
+/// Fixed point: 32 and 64 bits.
 fn fixed_fits(insn: u32) -> bool {
     match Field::immh.of(insn) {
-        0 | 1 => false,
+        0..4 => false,
         8.. => insn >> 30 & 1 != 0,
         _ => true,
     }
@@ -60,7 +60,12 @@ fn fixed_fits(insn: u32) -> bool {
 
 /// Scalar fixed point.
 fn scalar_fixed_fits(insn: u32) -> bool {
-    Field::immh.of(insn) > 1
+    Field::immh.of(insn) >= 4
+}
+
+/// Fixed point of 16 bits.
+fn half_fixed(insn: u32) -> bool {
+    matches!(Field::immh.of(insn), 2 | 3)
 }
 
 /// Both precisions of an instruction on vectors: U, bit 23, opcode for sz, opcode for halves.
@@ -284,6 +289,10 @@ macro_rules! fixed {
     ($($name:literal $u:literal $op:literal;)*) => {
         #[rustfmt::skip]
         static FIXED: &[Insn] = &[$(
+            row!($name, concat!("0 Q ", $u, " 011110 immh immb ", $op, " 1 Rn Rd"), F::FP16,
+                "{Vd.I}, {Vn.I}, #{shr}", simd::helper, H::ConvertFixed).when(half_fixed).refines(),
+            row!($name, concat!("01 ", $u, " 111110 immh immb ", $op, " 1 Rn Rd"), F::FP16,
+                "{Id}, {In}, #{shr}", simd::helper, H::ConvertFixed).when(half_fixed).refines(),
             row!($name, concat!("0 Q ", $u, " 011110 immh immb ", $op, " 1 Rn Rd"), BASE,
                 "{Vd.I}, {Vn.I}, #{shr}", simd::helper, H::ConvertFixed).when(fixed_fits),
             row!($name, concat!("01 ", $u, " 111110 immh immb ", $op, " 1 Rn Rd"), BASE,
