@@ -20,6 +20,7 @@ impl Guest for Aarch64 {
     const SLOTS: &'static [SlotDesc] = &regs::SLOTS;
     const HELPERS: &'static [HelperDesc<Self>] = &helpers::TABLE;
     const MMU_INDEXES: usize = regime::COUNT;
+    const SHARED_MMUS: u64 = 1 << regime::E10_1.0 | 1 << regime::E10_1_PAN.0;
     const INSN_ALIGN: u32 = 4;
     const INSN_MAX: u32 = 4;
 

@@ -459,13 +459,14 @@ pub(crate) fn walk(
     if translation.guarded && access == Access::Fetch {
         cpu.guarded.set(true);
     }
+    // Under a hypervisor what is global is so within one VMID, and with stage 2 on or off: no ASID tells these apart.
     let page = Page {
         gpa: Gpa(translation.address).page_base(),
         shift: translation.shift,
         load: translation.rights.read,
         store: translation.rights.write,
         fetch: translation.rights.execute,
-        global: translation.global,
+        global: translation.global && !(cpu.sys.has_el2 && walker.regime.el == 1),
     };
     debug::check(cpu, page, (address, len), access, walker.regime)
 }

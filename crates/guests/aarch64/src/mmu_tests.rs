@@ -483,3 +483,13 @@ fn random_set_ups_never_panic() {
         }
     }
 }
+
+#[test]
+fn mappings_are_global_without_a_hypervisor_only() {
+    for el2 in [false, true] {
+        let guest = Aarch64::max().with_el2(el2);
+        let cpu = guest.reset(0, 0);
+        let page = walk(&guest, &cpu, &Memory::default(), (Gva(0x1000), 4), Access::Load, E10_1).unwrap();
+        assert_eq!(page.global, !el2);
+    }
+}

@@ -54,13 +54,8 @@ fn invalidate(a: &mut Access<'_, '_>, el: usize, scope: Scope, (address, len): (
     let guest = a.cx.guest;
     let exact = !guest.guests_seen.load(Ordering::SeqCst);
     let two_ranges = el == 1 || a.cx.cpu.sys.e2h();
-    // A mapping of the upper range may be global: then it is cached under every ASID.
-    let global = address >> 55 & 1 != 0;
-    let by_asid = match scope {
-        Scope::Asid => true,
-        Scope::Address => !global,
-        Scope::All | Scope::EveryAsid => false,
-    };
+    // A mapping at an address may be global: then it goes, too, whatever the ASID.
+    let by_asid = scope == Scope::Asid;
     let by_address = matches!(scope, Scope::Address | Scope::EveryAsid);
     let named = by_address && !guest.tags_seen.load(Ordering::SeqCst);
     let what = TlbFlush {
