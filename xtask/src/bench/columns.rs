@@ -144,7 +144,7 @@ impl Column {
             Engine::Qemu => {
                 let kernel = places.work.join("tiny-qemu.elf");
                 tiny.write(&kernel, tiny.qemu_address)?;
-                command.args(["-bios", "none", "-kernel"]);
+                command.args(tiny.qemu_options).arg("-kernel");
                 kernel
             }
             Engine::Isomer(_) => {

@@ -39,6 +39,8 @@ pub(super) struct TinyKernel {
     /// Of ELF's `e_machine` (System V gABI and its supplements).
     pub(super) elf_machine: u16,
     pub(super) code: &'static [u32],
+    /// What keeps QEMU from starting firmware in its place.
+    pub(super) qemu_options: &'static [&'static str],
     /// Where QEMU, without firmware, and Isomer start a kernel.
     pub(super) qemu_address: u64,
     pub(super) isomer_address: u64,
@@ -71,6 +73,7 @@ const RISCV64: Platform = Platform {
             0x0062_a023, // sw   t1, 0(t0)
             0x0000_006f, // j    .
         ],
+        qemu_options: &["-bios", "none"],
         qemu_address: 0x8000_0000,
         isomer_address: 0x8020_0000,
     },
@@ -100,6 +103,7 @@ const AARCH64: Platform = Platform {
             0xd400_0002, // hvc  #0
             0x1400_0000, // b    .
         ],
+        qemu_options: &[],
         qemu_address: 0x4020_0000,
         isomer_address: 0x4020_0000,
     },
