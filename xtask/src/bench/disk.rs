@@ -169,7 +169,7 @@ pub(super) fn run(options: &Options, places: &Places) -> Result<()> {
     let text = format!("\n{}\n{}\n", table(&kinds, &samples), document::note(&facts));
     println!("{text}");
     if options.write {
-        document::write("disk", &text)?;
+        document::write(&places.section("disk"), &text)?;
     }
     Ok(())
 }
@@ -188,7 +188,13 @@ fn boot(
     let dash = match &kind.bus {
         None => {
             command = Command::new(places.platform.qemu);
-            command.args(places.platform.qemu_machine).args(["-smp", "1", "-m", &memory, "-nographic"]);
+            command.args(places.platform.qemu_machine).args(places.qemu_cpu_options()).args([
+                "-smp",
+                "1",
+                "-m",
+                &memory,
+                "-nographic",
+            ]);
             for (id, file, format, snapshot) in [
                 ("root", root.to_string(), ImageFormat::Raw, "on"),
                 ("disk", disk.to_string(), kind.format, "off"),

@@ -98,7 +98,7 @@ pub(super) fn run(options: &Options, places: &Places) -> Result<()> {
     let text = format!("\n{}\n{}\n", table(&names, &rows, &samples), document::note(&facts));
     println!("{text}");
     if options.write {
-        document::write("net", &text)?;
+        document::write(&places.section("net"), &text)?;
     }
     Ok(())
 }
