@@ -6,7 +6,7 @@
 //! 0x2200 and in a loop; page tables that map everything onto itself, for S-mode at 0x10000 and for U-mode at 0x11000.
 
 pub mod programs;
-mod watchdog;
+pub(crate) mod watchdog;
 
 use crate::input::Input;
 use isomer_core::{Bus, Clock, Device, Gpa, GuestMemory, Timers};

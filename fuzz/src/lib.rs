@@ -4,6 +4,7 @@
 //! here. `cargo xtask fuzz list` prints them all. A target fails by panicking; hanging and running out of memory are
 //! libFuzzer's to notice.
 
+pub mod arm;
 pub mod blocks;
 pub mod device;
 pub mod frames;

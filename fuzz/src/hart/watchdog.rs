@@ -1,7 +1,7 @@
 //! Ends the sleep of a vCPU that nothing would wake: a fuzzed guest executes `wfi` with no interrupt to come.
 
 use isomer_engine::{Control, Peer};
-use isomer_riscv64::Riscv64;
+use isomer_ir::Guest;
 use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -12,16 +12,33 @@ const LOOK_EVERY: Duration = Duration::from_micros(200);
 /// Looks in a row that must find it asleep: a thread that was only just about to run is not.
 const LOOKS: u32 = 3;
 
+/// A vCPU of any guest.
+trait Sleeper: Send {
+    fn is_asleep(&self) -> bool;
+    fn pause(&self);
+}
+
+impl<G: Guest> Sleeper for Arc<Peer<G>> {
+    /// A vCPU that runs no guest code counts every request as done, even one that was never posted.
+    fn is_asleep(&self) -> bool {
+        self.is_done(u64::MAX)
+    }
+
+    fn pause(&self) {
+        self.set_control(Control::Pause);
+    }
+}
+
 #[derive(Default)]
 struct Watched {
-    peer: Option<Arc<Peer<Riscv64>>>,
+    peer: Option<Box<dyn Sleeper>>,
     asleep: u32,
 }
 
 /// Runs `run`, which runs `peer`'s vCPU; if that falls asleep, it is asked to pause.
-pub(super) fn bounded<T>(peer: &Arc<Peer<Riscv64>>, run: impl FnOnce() -> T) -> T {
+pub(crate) fn bounded<G: Guest, T>(peer: &Arc<Peer<G>>, run: impl FnOnce() -> T) -> T {
     peer.set_control(Control::Run);
-    *watched() = Watched { peer: Some(peer.clone()), asleep: 0 };
+    *watched() = Watched { peer: Some(Box::new(peer.clone())), asleep: 0 };
     let result = run();
     *watched() = Watched::default();
     result
@@ -44,9 +61,8 @@ fn watched() -> MutexGuard<'static, Watched> {
 
 fn look(watched: &mut Watched) {
     let Some(peer) = &watched.peer else { return };
-    // A vCPU that runs no guest code counts every request as done, even one that was never posted.
-    watched.asleep = if peer.is_done(u64::MAX) { watched.asleep + 1 } else { 0 };
+    watched.asleep = if peer.is_asleep() { watched.asleep + 1 } else { 0 };
     if watched.asleep >= LOOKS {
-        peer.set_control(Control::Pause);
+        peer.pause();
     }
 }
