@@ -86,6 +86,25 @@ pub(crate) struct Dropped {
     pub(crate) anywhere: bool,
 }
 
+impl Dropped {
+    fn add(&mut self, granule: u64, block: &Translated) {
+        let at = match block.seen.get() {
+            Seen::Nowhere => [None, None],
+            Seen::Once(a) => [Some(a), None],
+            Seen::Twice(a, b) => [Some(a), Some(b)],
+            Seen::Anywhere => {
+                self.anywhere = true;
+                return;
+            }
+        };
+        for at in at.into_iter().flatten() {
+            if self.at.last() != Some(&(granule, at)) {
+                self.at.push((granule, at));
+            }
+        }
+    }
+}
+
 impl Translated {
     /// What it takes, in bytes.
     fn bytes(&self) -> usize {
@@ -313,7 +332,10 @@ impl Blocks {
             granule.crossing.push(key);
         }
         if let Some(replaced) = granule.blocks.insert(key, block) {
-            debug_assert!(!replaced.is_linkable(), "links and the jump cache may lead to it");
+            debug_assert!(
+                !replaced.is_linkable() && replaced.native_entry().is_none(),
+                "links and jump caches may lead to it"
+            );
             granule.bytes -= replaced.bytes();
             self.bytes -= replaced.bytes();
         }
@@ -347,22 +369,22 @@ impl Blocks {
             }
             let Some(granule) = self.granules.remove(&page) else { continue };
             self.bytes -= granule.bytes;
-            for block in granule.blocks.values() {
-                let at = match block.seen.get() {
-                    Seen::Nowhere => [None, None],
-                    Seen::Once(a) => [Some(a), None],
-                    Seen::Twice(a, b) => [Some(a), Some(b)],
-                    Seen::Anywhere => {
-                        dropped.anywhere = true;
-                        continue;
-                    }
-                };
-                for at in at.into_iter().flatten() {
-                    if dropped.at.last() != Some(&(page, at)) {
-                        dropped.at.push((page, at));
-                    }
-                }
-            }
+            granule.blocks.values().for_each(|block| dropped.add(page, block));
+        }
+        dropped
+    }
+
+    /// Drops the block at `gpa` that crosses into another granule, if there is one: before another takes its place.
+    pub(crate) fn drop_crossing(&mut self, gpa: Gpa, mode: u32) -> Dropped {
+        let mut dropped = Dropped::default();
+        let key = (gpa.page_offset() as u16, mode);
+        if let Some(granule) = self.granules.get_mut(&gpa.page_number())
+            && let Some(block) = granule.blocks.remove(&key)
+        {
+            granule.crossing.retain(|crossing| *crossing != key);
+            granule.bytes -= block.bytes();
+            self.bytes -= block.bytes();
+            dropped.add(gpa.page_number(), &block);
         }
         dropped
     }

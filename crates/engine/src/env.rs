@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::{
-    blocks::{BlockRef, Blocks, Form, KeptPage, Translated, generation_of},
+    blocks::{BlockRef, Blocks, Dropped, Form, KeptPage, Translated, generation_of},
     engines::EngineKind,
     group::{Group, Request},
     jit::{Jit, NativeCode, State},
@@ -252,18 +252,24 @@ impl<G: Guest> VcpuEnv<G> {
                 }
             }
             let dropped = self.blocks.drop_overwritten(&pages, memory);
-            if dropped.anywhere {
-                self.clear_jumps();
-            }
-            for (granule, page) in dropped.at {
-                self.jump_cache.forget_page(page << isomer_core::PAGE_SHIFT);
-                self.tlb.forget_jumps(granule, page);
-            }
+            self.forget_dropped(&dropped);
+            pages.iter().for_each(|&page| self.tlb.forget_crossing_jumps(page));
         } else {
             self.protections.retain(|&page, known| is_current(page, known));
             if self.blocks.drop_stale(memory) {
                 self.clear_jumps();
             }
+        }
+    }
+
+    /// Forgets where blocks were that are gone.
+    fn forget_dropped(&mut self, dropped: &Dropped) {
+        if dropped.anywhere {
+            self.clear_jumps();
+        }
+        for &(granule, page) in &dropped.at {
+            self.jump_cache.forget_page(page << isomer_core::PAGE_SHIFT);
+            self.tlb.forget_jumps(granule, page);
         }
     }
 
@@ -399,6 +405,14 @@ impl<G: Guest> VcpuEnv<G> {
                 second = Some((next_gpa, next_generation));
                 provisional |= next_provisional;
                 let whole = [&code[..], &tail[..tail.len().min(G::INSN_MAX as usize)]].concat();
+                let dropped = self.blocks.drop_crossing(gpa, mode);
+                self.forget_dropped(&dropped);
+                if !transient
+                    && let Some(block) =
+                        self.compile_crossing((gpa, mode), &whole, generation, provisional, second)
+                {
+                    return Ok(Some(block));
+                }
                 self.compile((gpa, mode), &whole, 1).ok_or_else(|| guest.bus_error(Gva(pc), Access::Fetch))?
             }
         };
@@ -484,6 +498,29 @@ impl<G: Guest> VcpuEnv<G> {
         Some(block)
     }
 
+    /// The same for the one instruction at `gpa` that crosses into granule `second`.
+    fn compile_crossing(
+        &mut self,
+        key: (Gpa, u32),
+        code: &[u8],
+        generation: u32,
+        provisional: bool,
+        second: Option<(Gpa, u32)>,
+    ) -> Option<BlockRef> {
+        let jit = self.native.as_ref()?.jit.clone();
+        if jit.policy().template_after != Some(0) {
+            return None;
+        }
+        let mut block = lift_block(&*self.guest, key.1, code, 1)?;
+        passes::optimize_for::<G>(&mut block);
+        let native = jit.compile_crossing(key, generation, block)?;
+        let form = Form::Native(OnceCell::new());
+        let block = self.blocks.insert(key, generation, provisional, form, second);
+        // SAFETY: the block was made just now.
+        unsafe { block.get() }.attach(Arc::new(native));
+        Some(block)
+    }
+
     /// Keeps a block that is compiled code and nothing else.
     fn insert_native(
         &mut self,
@@ -528,11 +565,20 @@ impl<G: Guest> VcpuEnv<G> {
         }
         let (gpa, generation) = (block.key.0, block.generation);
         let most = (MAX_BLOCK_INSNS * G::INSN_MAX) as usize;
-        let Some(code) = self.phys.code_bytes(gpa, most) else { return false };
+        let Some(mut code) = self.phys.code_bytes(gpa, most) else { return false };
+        let mut insns = MAX_BLOCK_INSNS;
+        if let Some((second, of)) = block.second {
+            let Some(tail) = self.phys.code_bytes(second, G::INSN_MAX as usize) else { return false };
+            if generation_of(&self.phys.memory, second) != Some(of) {
+                return false;
+            }
+            code.extend_from_slice(&tail);
+            insns = 1;
+        }
         if generation_of(&self.phys.memory, gpa) != Some(generation) {
             return false;
         }
-        let form = self.compile(block.key, &code, MAX_BLOCK_INSNS);
+        let form = self.compile(block.key, &code, insns);
         form.is_some_and(|(form, _)| lifted.set(Box::new(form)).is_ok())
     }
 
@@ -670,7 +716,14 @@ impl<G: Guest> VcpuEnv<G> {
 
     /// Lets compiled code find `entry`, that of the block at `pc`, and with the first of a page all others there: after a
     /// context switch a program would ask for each of its blocks otherwise.
-    pub(crate) fn offer_jumps(&mut self, gpa: Gpa, pc: u64, mode: u32, entry: *const u8) {
+    pub(crate) fn offer_jumps(
+        &mut self,
+        gpa: Gpa,
+        second: Option<(Gpa, u32)>,
+        pc: u64,
+        mode: u32,
+        entry: *const u8,
+    ) {
         let fresh = self.native.as_mut().and_then(|native| native.fresh.take());
         if fresh.is_none() && self.tlb.has_jump(pc, mode, entry) {
             return;
@@ -687,7 +740,10 @@ impl<G: Guest> VcpuEnv<G> {
                 }
             }
         }
-        self.tlb.insert_jump(pc, gpa, mode, entry);
+        match second {
+            None => self.tlb.insert_jump(pc, gpa, mode, entry),
+            Some((second, _)) => self.tlb.insert_crossing_jump(pc, (gpa, second), mode, entry),
+        }
         if let Some(map) = perf_map {
             map.reachable(entry, pc, gpa);
         }

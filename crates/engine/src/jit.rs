@@ -388,9 +388,26 @@ impl<G: Guest> Jit<G> {
         block: Block,
         source: &[u8],
     ) -> Option<NativeCode> {
-        let start = Instant::now();
         let counter = kept::counter(gpa);
         let hot = self.policy.region_after.map(|_| counter);
+        let compiled = self.emit(gpa, block, hot)?;
+        self.shared.kept.gather((gpa, mode), source, Some((&compiled.code, compiled.insns, counter)));
+        self.install(&compiled, generation, Some(counter))
+    }
+
+    /// The same for an instruction that crosses into another page. It is in no region and not kept.
+    pub(crate) fn compile_crossing(
+        &self,
+        (gpa, _): Key,
+        generation: u32,
+        block: Block,
+    ) -> Option<NativeCode> {
+        let compiled = self.emit(gpa, block, None)?;
+        self.install(&compiled, generation, None)
+    }
+
+    fn emit(&self, gpa: Gpa, block: Block, hot: Option<u16>) -> Option<Compiled> {
+        let start = Instant::now();
         let block = RegionBlock { offset: gpa.page_offset() as u16, block };
         let compiled = template::compile(&block, self.shared.features, hot).ok()?;
         let c = &self.shared.counters;
@@ -398,9 +415,12 @@ impl<G: Guest> Jit<G> {
         c.block_insns.fetch_add(compiled.insns.into(), Ordering::Relaxed);
         c.block_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         c.block_code_bytes.fetch_add(compiled.code.len() as u64, Ordering::Relaxed);
-        self.shared.kept.gather((gpa, mode), source, Some((&compiled.code, compiled.insns, counter)));
-        match self.shared.install(&compiled, profile::Tier::Template) {
-            Some(span) => Some(NativeCode { place: Place::Own(span), generation, hot: Some(counter) }),
+        Some(compiled)
+    }
+
+    fn install(&self, compiled: &Compiled, generation: u32, hot: Option<u16>) -> Option<NativeCode> {
+        match self.shared.install(compiled, profile::Tier::Template) {
+            Some(span) => Some(NativeCode { place: Place::Own(span), generation, hot }),
             None => {
                 self.shared.make_room();
                 None

@@ -3,6 +3,9 @@
 //!
 //! When translations may have changed, entries are *suspended*: they match nothing until the engine has found their page where
 //! it was. So a flush costs one look a page afterwards, not one a block.
+//!
+//! A block whose one instruction crosses into a second page depends on that page's translation and contents as well. It is
+//! *removed* when either may have changed: it is noted by the second page, and begins in the last bytes of the one before.
 #![allow(unsafe_code)]
 
 use isomer_core::{Gpa, PAGE_SHIFT, PAGE_SIZE};
@@ -13,6 +16,8 @@ use rustc_hash::FxHashMap;
 const CERTAIN: u64 = 1 << 62;
 /// Places where an instruction may begin in a page.
 const PLACES: usize = PAGE_SIZE as usize / 2;
+/// Bytes at the end of a page in which an instruction that crosses may begin: no guest's are longer.
+const CROSSING_BYTES: u64 = 16;
 /// Pages a set has entries of; with more it starts anew.
 const MAX_PAGES: usize = 4096;
 
@@ -40,6 +45,8 @@ struct Set {
     entries: Box<[JumpEntry]>,
     /// By virtual page number.
     pages: FxHashMap<u64, Page>,
+    /// Pages that instructions cross into, by virtual page number, with their guest-physical page number.
+    crossed: FxHashMap<u64, u64>,
 }
 
 /// The jump caches of one vCPU.
@@ -69,7 +76,28 @@ impl Set {
         }
     }
 
+    /// Removes what crosses into a page.
+    fn remove_crossing(&mut self, number: u64) {
+        if self.crossed.remove(&number).is_some() {
+            let page = number << PAGE_SHIFT;
+            for pc in (2..CROSSING_BYTES).step_by(2).map(|bytes| page.wrapping_sub(bytes)) {
+                let at = jump_index(pc);
+                for at in [at, jump_other(at)] {
+                    if self.entries[at].pc == pc {
+                        self.entries[at] = JumpEntry::EMPTY;
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove_all_crossing(&mut self) {
+        let numbers: Vec<u64> = self.crossed.keys().copied().collect();
+        numbers.into_iter().for_each(|number| self.remove_crossing(number));
+    }
+
     fn suspend(&mut self, number: u64) {
+        self.remove_crossing(number);
         if let Some(page) = self.pages.get_mut(&number).filter(|page| !page.suspended) {
             page.suspended = true;
             Self::visit(&mut self.entries, number, page, |entry| entry.mode &= !CERTAIN);
@@ -77,6 +105,7 @@ impl Set {
     }
 
     fn remove(&mut self, number: u64) {
+        self.remove_crossing(number);
         if let Some(page) = self.pages.remove(&number) {
             Self::visit(&mut self.entries, number, &page, |entry| *entry = JumpEntry::EMPTY);
         }
@@ -85,7 +114,11 @@ impl Set {
 
 impl Jumps {
     pub(crate) fn new(sets: usize) -> Self {
-        let set = || Set { entries: no_entries(), pages: FxHashMap::default() };
+        let set = || Set {
+            entries: no_entries(),
+            pages: FxHashMap::default(),
+            crossed: FxHashMap::default(),
+        };
         Self { sets: std::iter::repeat_with(set).take(sets).collect() }
     }
 
@@ -128,6 +161,31 @@ impl Jumps {
         }
     }
 
+    /// The same for code of an instruction that crosses into the page at `second`.
+    pub(crate) fn insert_crossing(
+        &mut self,
+        set: usize,
+        pc: u64,
+        (gpa, second): (Gpa, Gpa),
+        mode: u32,
+        entry: *const u8,
+    ) {
+        if self.sets[set].crossed.len() >= MAX_PAGES {
+            self.clear(set);
+        }
+        self.insert(set, pc, gpa, mode, entry);
+        self.sets[set].crossed.insert((pc >> PAGE_SHIFT).wrapping_add(1), second.page_number());
+    }
+
+    /// Code that crosses into `granule` is about to go, or is no longer what is there.
+    pub(crate) fn forget_crossing(&mut self, granule: u64) {
+        for set in self.sets.iter_mut().filter(|set| !set.crossed.is_empty()) {
+            let into = set.crossed.iter().filter(|&(_, &second)| second == granule);
+            let numbers: Vec<u64> = into.map(|(&number, _)| number).collect();
+            numbers.into_iter().for_each(|number| set.remove_crossing(number));
+        }
+    }
+
     /// Is anything known for certain of the page of `pc`?
     pub(crate) fn knows(&self, set: usize, pc: u64) -> bool {
         self.sets[set].pages.get(&(pc >> PAGE_SHIFT)).is_some_and(|page| !page.suspended)
@@ -154,6 +212,7 @@ impl Jumps {
     /// All translations of the set may have changed.
     pub(crate) fn suspend_set(&mut self, set: usize) {
         let set = &mut self.sets[set];
+        set.remove_all_crossing();
         for (&number, page) in set.pages.iter_mut().filter(|(_, page)| !page.suspended) {
             page.suspended = true;
             Set::visit(&mut set.entries, number, page, |entry| entry.mode &= !CERTAIN);
@@ -171,6 +230,7 @@ impl Jumps {
         let set = &mut self.sets[set];
         if !set.pages.is_empty() {
             set.pages.clear();
+            set.crossed.clear();
             set.entries = no_entries();
         }
     }
@@ -219,6 +279,37 @@ mod tests {
         assert!(jumps.resume(0, PC + 0x1000, Gpa(0x9000)) && find(&jumps, PC + 0x1000, 7));
         jumps.clear(0);
         assert!(!find(&jumps, PC + 0x1000, 7));
+    }
+
+    #[test]
+    fn what_crosses_goes_with_either_page() {
+        let (pc, pages) = (PC + 0xffe, (Gpa(0x8ffe), Gpa(0x3000)));
+        let jumps = || {
+            let mut jumps = Jumps::new(2);
+            jumps.insert(0, PC, Gpa(0x8000), 7, CODE);
+            jumps.insert_crossing(0, pc, pages, 7, CODE);
+            assert!(find(&jumps, pc, 7));
+            jumps
+        };
+        let mut first = jumps();
+        first.suspend_page(0, PC);
+        assert!(!find(&first, pc, 7));
+        assert!(first.resume(0, PC, Gpa(0x8000)) && find(&first, pc, 7), "the second page has not changed");
+        let mut second = jumps();
+        second.suspend_page(0, PC + 0x1000);
+        assert!(!find(&second, pc, 7) && find(&second, PC, 7));
+        assert!(second.resume(0, PC, Gpa(0x8000)) && !find(&second, pc, 7));
+        let mut all = jumps();
+        all.suspend_set(0);
+        assert!(all.resume(0, PC, Gpa(0x8000)) && find(&all, PC, 7) && !find(&all, pc, 7));
+        let mut overwritten = jumps();
+        overwritten.forget_crossing(8);
+        assert!(find(&overwritten, pc, 7));
+        overwritten.forget_crossing(3);
+        assert!(!find(&overwritten, pc, 7) && find(&overwritten, PC, 7));
+        let mut gone = jumps();
+        gone.forget(0, 8, PC >> PAGE_SHIFT);
+        assert!(!find(&gone, pc, 7));
     }
 
     #[test]

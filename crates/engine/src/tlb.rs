@@ -15,8 +15,8 @@ use isomer_jit::abi::{
 };
 use rustc_hash::FxHashSet;
 
-/// Address spaces kept at once.
-const SETS: usize = 4;
+/// Address spaces kept at once: with fewer than take turns, each of them starts anew at each of its turns.
+const SETS: usize = 16;
 /// The set that stands for what all address spaces share: it has a generation and a jump cache.
 const SHARED: usize = SETS;
 /// Entries that are not global which a shared table lists; with more it is searched.
@@ -92,6 +92,8 @@ struct TableInfo {
     locals: Vec<u16>,
     /// There are more of them than listed.
     more_locals: bool,
+    /// Its entries are entries, and not yet memory that nobody has touched.
+    made: bool,
     used: bool,
     /// Groups of entries that may be valid, a bit each: what flushes and searches need to look at.
     groups: u64,
@@ -122,7 +124,8 @@ struct Tables([*const Entry; TLB_TABLES]);
 #[allow(unsafe_code)]
 unsafe impl Send for Tables {}
 
-/// One vCPU's TLB: `SETS` sets of one table a regime, all tables in one allocation.
+/// One vCPU's TLB: `SETS` sets of one table a regime, all tables in one allocation. A table takes memory from the host
+/// when it is used first.
 pub(crate) struct Tlb {
     jumps: Option<Jumps>,
     entries: Box<[Entry]>,
@@ -153,6 +156,13 @@ const SHIFT_BITS: u64 = 63;
 const GLOBAL: u64 = 64;
 const NO_GPA: u64 = !LOW_BITS;
 
+/// Memory for entries that is taken from the host only where it is used. They are not empty: zeros are page 0's.
+#[allow(unsafe_code)]
+fn no_entries(len: usize) -> Box<[Entry]> {
+    // SAFETY: `Entry` is numbers, which may be zero.
+    unsafe { Box::new_zeroed_slice(len).assume_init() }
+}
+
 impl Tlb {
     pub(crate) fn new(regimes: usize, shared: u64) -> Self {
         assert!(regimes <= TLB_TABLES, "compiled code names at most {TLB_TABLES} regimes");
@@ -160,8 +170,8 @@ impl Tlb {
             |i: usize| Set { address_space: (i == 0).then_some(0), last_used: 0, generation: i as u32 + 1 };
         let mut tlb = Self {
             jumps: None,
-            entries: vec![EMPTY; SETS * regimes * ENTRIES].into_boxed_slice(),
-            gpas: vec![NO_GPA; SETS * regimes * ENTRIES].into_boxed_slice(),
+            entries: no_entries(SETS * regimes * ENTRIES),
+            gpas: vec![0; SETS * regimes * ENTRIES].into_boxed_slice(),
             tables: vec![TableInfo::default(); SETS * regimes].into_boxed_slice(),
             sets: std::array::from_fn(set),
             regimes,
@@ -195,7 +205,13 @@ impl Tlb {
 
     fn find_bases(&mut self) {
         for mmu in 0..self.regimes {
-            self.bases[mmu] = self.table_number(mmu as u8) * ENTRIES;
+            let table = self.table_number(mmu as u8);
+            self.bases[mmu] = table * ENTRIES;
+            if !std::mem::replace(&mut self.tables[table].made, true) {
+                let entries = table * ENTRIES..(table + 1) * ENTRIES;
+                self.entries[entries.clone()].fill(EMPTY);
+                self.gpas[entries].fill(NO_GPA);
+            }
             self.tables_at.0[mmu] = &raw const self.entries[self.bases[mmu]];
         }
     }
@@ -225,6 +241,26 @@ impl Tlb {
     pub(crate) fn insert_jump(&mut self, pc: u64, gpa: Gpa, mode: u32, entry: *const u8) {
         if let Some(jumps) = &mut self.jumps {
             jumps.insert(self.fetch_set, pc, gpa, mode, entry);
+        }
+    }
+
+    /// The same for code of an instruction that crosses into the page at `second`.
+    pub(crate) fn insert_crossing_jump(
+        &mut self,
+        pc: u64,
+        pages: (Gpa, Gpa),
+        mode: u32,
+        entry: *const u8,
+    ) {
+        if let Some(jumps) = &mut self.jumps {
+            jumps.insert_crossing(self.fetch_set, pc, pages, mode, entry);
+        }
+    }
+
+    /// Forgets compiled code that crosses into `granule`.
+    pub(crate) fn forget_crossing_jumps(&mut self, granule: u64) {
+        if let Some(jumps) = &mut self.jumps {
+            jumps.forget_crossing(granule);
         }
     }
 
@@ -298,7 +334,7 @@ impl Tlb {
                 self.entries[entries.clone()].fill(EMPTY);
                 self.gpas[entries].fill(NO_GPA);
             }
-            self.tables[table] = TableInfo::default();
+            self.tables[table] = TableInfo { made: true, ..TableInfo::default() };
         }
     }
 

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::{
-    blocks::{BlockRef, Form},
+    blocks::{BlockRef, Form, Translated},
     engines::EngineKind,
     env::{Lookup, MAX_BLOCK_INSNS, VcpuEnv},
     fpenv,
@@ -14,7 +14,7 @@ use crate::{
     profile::{Samples, Tier},
     trace::{self, Trace},
 };
-use isomer_core::{Bus, Clock, Gpa, GuestMemory};
+use isomer_core::{Bus, Clock, GuestMemory};
 use isomer_ir::{
     CpuState, Guest,
     guest::TlbFlush,
@@ -476,7 +476,7 @@ impl<G: Guest> SoftVcpu<G> {
                 Some(entry) if self.env.enters_native() && fpenv::has_rounding(self.cpu.header()) => {
                     entries = FROM_NATIVE;
                     self.was_native = true;
-                    self.run_native(translated.key.0, entry, left)
+                    self.run_native(translated, entry, left)
                 }
                 // It changed just now: it is looked up again.
                 _ if !self.env.lift_native(block) => return None,
@@ -496,9 +496,12 @@ impl<G: Guest> SoftVcpu<G> {
         }
     }
 
-    fn run_native(&mut self, gpa: Gpa, entry: *const u8, budget: u64) -> Next<G> {
+    fn run_native(&mut self, block: &Translated, entry: *const u8, budget: u64) -> Next<G> {
         let (pc, mode) = (self.cpu.header().pc, self.cpu.header().mode);
-        self.env.offer_jumps(gpa, pc, mode, entry);
+        if block.second.is_some() {
+            block.seen_at(pc);
+        }
+        self.env.offer_jumps(block.key.0, block.second, pc, mode, entry);
         let insns = self.cpu.header().insns;
         // SAFETY: code is given up between slices only, after the jump caches are cleared.
         let end = unsafe { native::run(entry, &mut *self.cpu, &mut self.env, budget) };

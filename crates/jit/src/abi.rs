@@ -8,7 +8,7 @@
 //! * It is left by a tail call into other compiled code that a [`JumpEntry`] names, or by returning an [`ExitReason`]
 //!   after storing `CpuHeader::pc` and [`Context::left`]. All slots are then in memory.
 //! * Slots are in memory before everything that may fault, call or exit.
-//! * It polls `left <= 0` and [`Context::attention`] at its entry and on every backward edge.
+//! * It polls `left <= 0` and [`Context::attention`] at its entry, and `left <= 0` on every backward edge.
 //! * Anything rare goes through the function pointers of the context. They keep **every** register but the flags (Cranelift's
 //!   `preserve_all`), take CPU, context and up to two words, and answer in the context.
 
@@ -18,7 +18,7 @@ use std::{ffi::c_void, sync::atomic::AtomicU32};
 
 /// Part of the key of everything kept on disk: raise it when anything in this file, or in what the compilers make of
 /// the IR, changes.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Entries of one TLB table (one translation regime of one address space).
 pub const TLB_ENTRIES: usize = 1024;

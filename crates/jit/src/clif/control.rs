@@ -137,7 +137,7 @@ impl Translator<'_, '_> {
         }
         if self.graph.backward.contains(&(self.at, to)) {
             self.prepare_again(to);
-            self.poll_and_go(to);
+            self.close_loop(to);
         } else {
             self.prepare(to);
             self.b.ins().jump(self.blocks[to], &[]);
@@ -146,13 +146,23 @@ impl Translator<'_, '_> {
 
     /// Enters a block of the region unless the engine wants compiled code to return, or nothing is left.
     pub(super) fn poll_and_go(&mut self, to: usize) {
-        let left = self.b.use_var(self.left);
         let attention = self.b.ins().load(I64, memory(), self.cx, offset_of!(abi::Context, attention) as i32);
         let asked = self.b.ins().load(I32, memory(), attention, 0);
         let (next, stop) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(asked, stop, &[], next, &[]);
         self.b.switch_to_block(next);
         self.b.seal_block(next);
+        self.enter_unless_done(to, stop);
+    }
+
+    /// Closes a loop unless nothing is left. That is soon enough to notice that the engine wants something.
+    fn close_loop(&mut self, to: usize) {
+        let stop = self.b.create_block();
+        self.enter_unless_done(to, stop);
+    }
+
+    fn enter_unless_done(&mut self, to: usize, stop: Block) {
+        let left = self.b.use_var(self.left);
         let done = self.b.ins().icmp_imm_s(IntCC::SignedLessThanOrEqual, left, 0);
         self.b.ins().brif(done, stop, &[], self.blocks[to], &[]);
         self.b.switch_to_block(stop);
@@ -328,6 +338,7 @@ impl Translator<'_, '_> {
         let number = self.b.ins().iconst(I64, i64::from(helper.0));
         let zero = self.b.ins().iconst(I64, 0);
         self.call_rare(Rare::Call, number, zero);
+        self.sharing.forget();
         self.fault_if_told();
         if let Some(ty) = result {
             let value = self.result(super::translate::clif_type(ty), 0);

@@ -1,9 +1,12 @@
 //! Guest memory: the TLB's fast path inline, everything else through the context.
 
-use super::translate::{Rare, Translator, clif_type, memory};
+use super::{
+    pages::{Group, Noted},
+    translate::{Rare, Translator, clif_type, memory},
+};
 use crate::{
     CompileError,
-    abi::{self, Access, AccessKind, TLB_ENTRIES, TLB_FOLD, TlbEntry, tlb_table_offset},
+    abi::{self, Access, AccessKind, TLB_ENTRIES, TLB_FOLD, TLB_INVALID, TlbEntry, tlb_table_offset},
 };
 use cranelift_codegen::ir::{
     self, AtomicRmwOp, InstBuilder, MemFlagsData, Type as ClifType,
@@ -27,17 +30,36 @@ const fn ram() -> MemFlagsData {
     MemFlagsData::new().with_notrap()
 }
 
+/// The bits of an address that tell its page.
+const PAGE_MASK: i64 = !(PAGE_SIZE as i64 - 1);
+
+/// A look into the TLB.
+struct Probe {
+    entry: ir::Value,
+    /// The page of the address, if it hit.
+    compared: ir::Value,
+    hit: ir::Value,
+}
+
+/// An access that may go on in the fast path, whose block is the present one.
+struct Fork {
+    /// Where the fast path finds it.
+    host: ir::Value,
+    slow: ir::Block,
+    join: ir::Block,
+    /// What the fast path gives those that share its page: tag and addend, and the TLB entry for the slow path.
+    shared: Option<([ir::Value; 2], ir::Value)>,
+}
+
 impl Translator<'_, '_> {
     pub(super) fn memory_op(&mut self, inst: &Inst) -> Result<(), CompileError> {
         let first = inst.first;
         match inst.op {
             Op::Load { ty, mem, signed, addr, flags } => {
                 self.flush();
-                let addr = self.bits(addr);
                 self.load(first, addr, (ty, mem, signed), flags);
             }
             Op::Store { mem, addr, value, flags } => {
-                let addr = self.bits(addr);
                 self.store(addr, value, mem, flags);
             }
             Op::Fence { order } => self.fence(order),
@@ -89,7 +111,7 @@ impl Translator<'_, '_> {
         size: u32,
         tag_offset: usize,
         flags: MemFlags,
-    ) -> (ir::Value, ir::Value) {
+    ) -> Probe {
         const ENTRY_LOG: i64 = size_of::<TlbEntry>().trailing_zeros() as i64;
         let page = self.b.ins().ushr_imm_s(addr, i64::from(PAGE_SHIFT) - ENTRY_LOG);
         let fold = self.b.ins().ushr_imm_s(addr, i64::from(PAGE_SHIFT + TLB_FOLD) - ENTRY_LOG);
@@ -99,41 +121,88 @@ impl Translator<'_, '_> {
         let tlb = self.b.ins().load(I64, memory(), self.cx, tlb_table_offset(flags.mmu) as i32);
         let entry = self.b.ins().iadd(tlb, index);
         let tag = self.b.ins().load(I64, memory(), entry, tag_offset as i32);
-        let page_mask = !(PAGE_SIZE as i64 - 1);
-        let compared = if flags.align == Align::Natural || size == 1 {
-            self.b.ins().band_imm_s(addr, page_mask | i64::from(size - 1))
+        let compared = self.compared_with_tag(addr, size, flags);
+        let hit = self.b.ins().icmp(IntCC::Equal, compared, tag);
+        Probe { entry, compared, hit }
+    }
+
+    /// What has to be the page's tag for an access to be done in that page: if its first byte is not before the page.
+    fn compared_with_tag(&mut self, addr: ir::Value, size: u32, flags: MemFlags) -> ir::Value {
+        if flags.align == Align::Natural || size == 1 {
+            self.b.ins().band_imm_s(addr, PAGE_MASK | i64::from(size - 1))
         } else {
             // The last byte's page: that of another entry's tag if the access crosses.
             let last = self.b.ins().iadd_imm_s(addr, i64::from(size - 1));
-            self.b.ins().band_imm_s(last, page_mask)
-        };
-        let hit = self.b.ins().icmp(IntCC::Equal, compared, tag);
-        (entry, hit)
+            self.b.ins().band_imm_s(last, PAGE_MASK)
+        }
     }
 
-    /// Forks on a TLB probe; the present block is then the fast path, and the value given the host address. Blocks: slow
-    /// path (cold), and where both meet.
+    /// Forks on a TLB probe, or on a page that was looked up before. `to_share`: others will want to know the page.
     fn fork(
         &mut self,
         addr: ir::Value,
         size: u32,
         tag_offset: usize,
         flags: MemFlags,
-        result: Option<ClifType>,
-    ) -> (ir::Value, ir::Block, ir::Block) {
-        let (entry, hit) = self.probe(addr, size, tag_offset, flags);
+        (result, noted, to_share): (Option<ClifType>, Option<Noted>, bool),
+    ) -> Fork {
         let (fast, slow, join) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
-        if let Some(ty) = result {
+        for ty in result.into_iter().chain(to_share.then_some([I64; 2]).into_iter().flatten()) {
             self.b.append_block_param(join, ty);
         }
+        let probe = match noted {
+            Some(noted) => {
+                let compared = self.compared_with_tag(addr, size, flags);
+                let hit = self.b.ins().icmp(IntCC::Equal, compared, noted.tag);
+                Err((hit, noted.addend))
+            }
+            None => Ok(self.probe(addr, size, tag_offset, flags)),
+        };
+        let hit = probe.as_ref().map_or_else(|&(hit, _)| hit, |probe| probe.hit);
         self.b.ins().brif(hit, fast, &[], slow, &[]);
         self.b.set_cold_block(slow);
         self.b.switch_to_block(fast);
         self.b.seal_block(fast);
-        let offset = offset_of!(TlbEntry, addend);
-        let addend = self.b.ins().load(I64, memory(), entry, offset as i32);
+        let (addend, shared) = match probe {
+            Ok(probe) => {
+                let offset = offset_of!(TlbEntry, addend) as i32;
+                let addend = self.b.ins().load(I64, memory(), probe.entry, offset);
+                (addend, to_share.then_some(([probe.compared, addend], probe.entry)))
+            }
+            Err((_, addend)) => (addend, None),
+        };
         let host = self.b.ins().iadd(addr, addend);
-        (host, slow, join)
+        Fork { host, slow, join, shared }
+    }
+
+    /// Ends a path of a fork.
+    fn meet(&mut self, fork: &Fork, value: Option<ir::Value>, shared: Option<[ir::Value; 2]>) {
+        let args: Vec<ir::BlockArg> =
+            value.into_iter().chain(shared.into_iter().flatten()).map(Into::into).collect();
+        self.b.ins().jump(fork.join, &args);
+    }
+
+    /// In the slow path: the page as the TLB has it now, if it does.
+    fn page_again(&mut self, fork: &Fork, addr: ir::Value, tag_offset: usize) -> Option<[ir::Value; 2]> {
+        let (_, entry) = fork.shared?;
+        let tag = self.b.ins().load(I64, memory(), entry, tag_offset as i32);
+        let page = self.b.ins().band_imm_s(addr, PAGE_MASK);
+        let same = self.b.ins().icmp(IntCC::Equal, tag, page);
+        let none = self.b.ins().iconst(I64, TLB_INVALID as i64);
+        let tag = self.b.ins().select(same, tag, none);
+        let addend = self.b.ins().load(I64, memory(), entry, offset_of!(TlbEntry, addend) as i32);
+        Some([tag, addend])
+    }
+
+    /// Where the paths of an access of `group` meet: notes the page.
+    fn join_and_note(&mut self, fork: &Fork, group: Group, offset: i64) -> Option<ir::Value> {
+        let value = self.join(fork.join);
+        if fork.shared.is_some()
+            && let [.., tag, addend] = *self.b.block_params(fork.join)
+        {
+            self.sharing.note(group, Noted { offset, tag, addend });
+        }
+        value
     }
 
     /// Continues in the slow path of a fork: calls the context; faults leave.
@@ -155,11 +224,13 @@ impl Translator<'_, '_> {
     fn load(
         &mut self,
         result: Value,
-        addr: ir::Value,
+        addr: Value,
         (ty, mem, signed): (Type, Type, bool),
         flags: MemFlags,
     ) {
         let size = mem.bytes();
+        let (group, offset, noted, more) = self.sharing.access(addr, false, flags.mmu);
+        let addr = self.bits(addr);
         let whole = ty == mem && flags.endian == Endian::Little;
         let float = match ty {
             Type::I64 if whole && self.wants_float(result) => Some(F64),
@@ -167,17 +238,17 @@ impl Translator<'_, '_> {
             _ => None,
         };
         let loaded = float.unwrap_or(clif_type(mem));
-        let (host, slow, join) = self.fork(addr, size, offset_of!(TlbEntry, load), flags, Some(loaded));
-        let value = self.b.ins().load(loaded, ram(), host, 0);
-        self.b.ins().jump(join, &[value.into()]);
-        self.slow_path(
-            slow,
-            addr,
-            Access { kind: AccessKind::Load, size, mmu: flags.mmu, align: flags.align },
-        );
+        let tag = offset_of!(TlbEntry, load);
+        let share = noted.is_none() && more;
+        let fork = self.fork(addr, size, tag, flags, (Some(loaded), noted, share));
+        let value = self.b.ins().load(loaded, ram(), fork.host, 0);
+        self.meet(&fork, Some(value), fork.shared.map(|(shared, _)| shared));
+        let access = Access { kind: AccessKind::Load, size, mmu: flags.mmu, align: flags.align };
+        self.slow_path(fork.slow, addr, access);
         let value = self.result(loaded, 0);
-        self.b.ins().jump(join, &[value.into()]);
-        let value = self.join(join).unwrap_or(value);
+        let page = self.page_again(&fork, addr, tag);
+        self.meet(&fork, Some(value), page);
+        let value = self.join_and_note(&fork, group, offset).unwrap_or(value);
         if float.is_some() {
             self.define_float(result, value);
         } else if mem == Type::V128 {
@@ -193,8 +264,10 @@ impl Translator<'_, '_> {
         }
     }
 
-    fn store(&mut self, addr: ir::Value, value: Value, mem: Type, flags: MemFlags) {
+    fn store(&mut self, addr: Value, value: Value, mem: Type, flags: MemFlags) {
         let size = mem.bytes();
+        let (group, offset, noted, more) = self.sharing.access(addr, true, flags.mmu);
+        let addr = self.bits(addr);
         let bits = match self.forms(value).float {
             Some(float) if self.type_of(value) == mem && flags.endian == Endian::Little => float,
             _ => {
@@ -210,19 +283,21 @@ impl Translator<'_, '_> {
         if flags.order != Order::Relaxed && !TOTAL_STORE_ORDER {
             self.b.ins().fence();
         }
-        let (host, slow, join) = self.fork(addr, size, offset_of!(TlbEntry, store), flags, None);
-        self.b.ins().store(ram(), bits, host, 0);
-        self.b.ins().jump(join, &[]);
-        self.b.switch_to_block(slow);
+        let tag = offset_of!(TlbEntry, store);
+        let fork = self.fork(addr, size, tag, flags, (None, noted, noted.is_none() && more));
+        self.b.ins().store(ram(), bits, fork.host, 0);
+        self.meet(&fork, None, fork.shared.map(|(shared, _)| shared));
+        self.b.switch_to_block(fork.slow);
         let wide = self.widen(bits);
         self.b.ins().store(memory(), wide, self.cx, offset_of!(abi::Context, values) as i32);
-        self.b.seal_block(slow);
+        self.b.seal_block(fork.slow);
         let access = Access { kind: AccessKind::Store, size, mmu: flags.mmu, align: flags.align };
         let packed = self.b.ins().iconst(I64, access.pack() as i64);
         self.call_rare(Rare::Access, addr, packed);
         self.fault_if_told();
-        self.b.ins().jump(join, &[]);
-        self.join(join);
+        let page = self.page_again(&fork, addr, tag);
+        self.meet(&fork, None, page);
+        self.join_and_note(&fork, group, offset);
         if flags.order == Order::SeqCst {
             self.b.ins().fence();
         }
@@ -234,13 +309,13 @@ impl Translator<'_, '_> {
         self.flush();
         let flags = flags.align(Align::Natural);
         let tag = if stores { offset_of!(TlbEntry, store) } else { offset_of!(TlbEntry, load) };
-        let (host, slow, join) = self.fork(addr, size, tag, flags, Some(I64));
-        self.b.ins().jump(join, &[host.into()]);
+        let fork = self.fork(addr, size, tag, flags, (Some(I64), None, false));
+        self.meet(&fork, Some(fork.host), None);
         let kind = if stores { AccessKind::ResolveStore } else { AccessKind::ResolveLoad };
-        self.slow_path(slow, addr, Access { kind, size, mmu: flags.mmu, align: flags.align });
+        self.slow_path(fork.slow, addr, Access { kind, size, mmu: flags.mmu, align: flags.align });
         let resolved = self.result(I64, 0);
-        self.b.ins().jump(join, &[resolved.into()]);
-        self.join(join).unwrap_or(resolved)
+        self.meet(&fork, Some(resolved), None);
+        self.join(fork.join).unwrap_or(resolved)
     }
 
     fn rmw(

@@ -6,6 +6,7 @@ mod fp;
 mod graph;
 mod int;
 mod memory;
+mod pages;
 mod slots;
 mod translate;
 mod vector;

@@ -3,6 +3,7 @@
 use super::{
     Facts,
     graph::Graph,
+    pages::Sharing,
     slots::{Choice, Keep, SlotSet},
 };
 use crate::{CompileError, abi, host::HostFeatures, region::Region};
@@ -110,6 +111,7 @@ pub(super) struct Translator<'a, 'f> {
     pub(super) at: usize,
     pub(super) fp: FpModel,
     pub(super) values: Vec<Forms>,
+    pub(super) sharing: Sharing,
     /// Slots whose value is not in memory yet.
     pub(super) dirty: SlotSet,
     /// Slots whose variable holds their value; others are read from the CPU first.
@@ -173,6 +175,7 @@ pub(super) fn translate(
         at: 0,
         fp,
         values: Vec::new(),
+        sharing: Sharing::default(),
         dirty: SlotSet::default(),
         insn_offset: 0,
         retired: 0,
@@ -204,6 +207,7 @@ impl Translator<'_, '_> {
         self.fp = block.fp;
         self.values.clear();
         self.values.resize(block.value_types.len(), Forms::default());
+        self.sharing = Sharing::of(block);
         self.dirty = self.inherited.remove(&at).unwrap_or_default();
         self.available = self.known.get(&at).cloned().unwrap_or_default();
         (self.insn_offset, self.retired, self.started) = (0, 0, false);
