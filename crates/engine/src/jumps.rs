@@ -114,11 +114,8 @@ impl Set {
 
 impl Jumps {
     pub(crate) fn new(sets: usize) -> Self {
-        let set = || Set {
-            entries: no_entries(),
-            pages: FxHashMap::default(),
-            crossed: FxHashMap::default(),
-        };
+        let set =
+            || Set { entries: no_entries(), pages: FxHashMap::default(), crossed: FxHashMap::default() };
         Self { sets: std::iter::repeat_with(set).take(sets).collect() }
     }
 

@@ -245,13 +245,7 @@ impl Tlb {
     }
 
     /// The same for code of an instruction that crosses into the page at `second`.
-    pub(crate) fn insert_crossing_jump(
-        &mut self,
-        pc: u64,
-        pages: (Gpa, Gpa),
-        mode: u32,
-        entry: *const u8,
-    ) {
+    pub(crate) fn insert_crossing_jump(&mut self, pc: u64, pages: (Gpa, Gpa), mode: u32, entry: *const u8) {
         if let Some(jumps) = &mut self.jumps {
             jumps.insert_crossing(self.fetch_set, pc, pages, mode, entry);
         }

@@ -37,7 +37,7 @@ impl Stubs {
         features: HostFeatures,
         [access, call, compute]: [RareFunction; 3],
     ) -> Result<Self, CompileError> {
-        let isa = host_isa(features, false)?;
+        let isa = host_isa(features)?;
         let mut context = Context::new();
         let mut builder = FunctionBuilderContext::new();
         let mut make = |fill: &mut dyn FnMut(&mut Function, &mut FunctionBuilderContext)| {

@@ -105,13 +105,7 @@ impl Translator<'_, '_> {
     }
 
     /// The TLB entry for `addr`, and whether its tag at `tag_offset` lets an access of `size` bytes pass.
-    fn probe(
-        &mut self,
-        addr: ir::Value,
-        size: u32,
-        tag_offset: usize,
-        flags: MemFlags,
-    ) -> Probe {
+    fn probe(&mut self, addr: ir::Value, size: u32, tag_offset: usize, flags: MemFlags) -> Probe {
         const ENTRY_LOG: i64 = size_of::<TlbEntry>().trailing_zeros() as i64;
         let page = self.b.ins().ushr_imm_s(addr, i64::from(PAGE_SHIFT) - ENTRY_LOG);
         let fold = self.b.ins().ushr_imm_s(addr, i64::from(PAGE_SHIFT + TLB_FOLD) - ENTRY_LOG);
@@ -221,13 +215,7 @@ impl Translator<'_, '_> {
         self.b.block_params(join).first().copied()
     }
 
-    fn load(
-        &mut self,
-        result: Value,
-        addr: Value,
-        (ty, mem, signed): (Type, Type, bool),
-        flags: MemFlags,
-    ) {
+    fn load(&mut self, result: Value, addr: Value, (ty, mem, signed): (Type, Type, bool), flags: MemFlags) {
         let size = mem.bytes();
         let (group, offset, noted, more) = self.sharing.access(addr, false, flags.mmu);
         let addr = self.bits(addr);
