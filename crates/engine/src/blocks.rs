@@ -10,6 +10,7 @@ use isomer_ir::{
 };
 use isomer_jit::cache::PageId;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use std::{
     cell::{Cell, OnceCell, RefCell},
     ptr::NonNull,
@@ -22,15 +23,16 @@ pub(crate) enum Form {
     Compact(Code),
     /// For the reference engine.
     Lifted(Box<Block>),
-    /// Compiled code is all there is, until somebody has to interpret it after all.
-    Native(OnceCell<Box<Form>>),
+    /// Compiled code is all there is, until somebody has to interpret it after all. With the bytes that it takes if it belongs
+    /// to this block alone.
+    Native(OnceCell<Box<Form>>, usize),
 }
 
 impl Form {
     fn heap_bytes(&self) -> usize {
         match self {
             // What it is when it is made: what comes later is rare.
-            Self::Native(_) => 0,
+            Self::Native(_, bytes) => *bytes,
             Self::Compact(code) => code.heap_bytes(),
             Self::Lifted(block) => {
                 size_of::<Block>() + size_of_val(&block.insts[..]) + block.value_types.len()
@@ -42,7 +44,7 @@ impl Form {
     pub(crate) fn entry(&self) -> Option<Entry> {
         match self {
             Self::Compact(code) => Some(code.entry()),
-            Self::Lifted(_) | Self::Native(_) => None,
+            Self::Lifted(_) | Self::Native(..) => None,
         }
     }
 }
@@ -59,11 +61,30 @@ pub(crate) struct Translated {
     /// Of its granule.
     pub(crate) generation: u32,
     /// Compiled code for it, and older code that jump caches may still lead to.
-    native: RefCell<Vec<Arc<NativeCode>>>,
+    native: RefCell<SmallVec<[Held; 1]>>,
     /// Where the last of it is entered; null if there is none.
     entry: Cell<*const u8>,
     /// Virtual pages where jump caches may have it, or others of its granule on its account.
     seen: Cell<Seen>,
+}
+
+/// Compiled code of a block.
+pub(crate) enum Held {
+    /// Made for it.
+    Own(NativeCode),
+    /// A region that others start with, too.
+    Shared(Arc<NativeCode>),
+}
+
+impl std::ops::Deref for Held {
+    type Target = NativeCode;
+
+    fn deref(&self) -> &NativeCode {
+        match self {
+            Self::Own(code) => code,
+            Self::Shared(code) => code,
+        }
+    }
 }
 
 /// Virtual pages, by number.
@@ -144,7 +165,7 @@ impl Translated {
     }
 
     /// Gives it compiled code, from now on.
-    pub(crate) fn attach(&self, code: Arc<NativeCode>) {
+    pub(crate) fn attach(&self, code: Held) {
         self.entry.set(code.entry());
         self.native.borrow_mut().push(code);
     }
@@ -197,7 +218,7 @@ fn has_bit(bits: &[u64], number: usize) -> bool {
 
 impl KeptPage {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&self.current[..]) * 2
+        size_of::<Self>() + size_of_val(&self.current[..]) * 2 + self.page.bytes()
     }
 
     /// Places and entries of the blocks for `mode`.
@@ -413,7 +434,7 @@ impl Blocks {
             granule.blocks.retain(|_, block| {
                 block.native.borrow_mut().clear();
                 block.entry.set(std::ptr::null());
-                let keep = !matches!(block.form, Form::Native(_));
+                let keep = !matches!(block.form, Form::Native(..));
                 freed += if keep { 0 } else { block.bytes() };
                 keep
             });

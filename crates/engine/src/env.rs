@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::{
-    blocks::{BlockRef, Blocks, Dropped, Form, KeptPage, Translated, generation_of},
+    blocks::{BlockRef, Blocks, Dropped, Form, Held, KeptPage, Translated, generation_of},
     engines::EngineKind,
     group::{Group, Request},
     jit::{Jit, NativeCode, State},
@@ -14,6 +14,7 @@ use crate::{
     profile::Tier,
     tlb::{Tlb, few_pages},
     trace::{self, Trace},
+    vcpu::trim_heap,
 };
 use isomer_core::{Clock, Gpa, Gva, PAGE_SIZE, VcpuSignal};
 use isomer_ir::{
@@ -300,6 +301,10 @@ impl<G: Guest> VcpuEnv<G> {
         self.follow_jit();
         if self.blocks.is_full() {
             self.forget_code();
+            trim_heap();
+            if let Some(native) = &self.native {
+                native.jit.code_given_up();
+            }
         }
         match self.find_or_translate(cpu, pc, mode, false) {
             Ok(Some(block)) => {
@@ -470,7 +475,7 @@ impl<G: Guest> VcpuEnv<G> {
         }
         let (page, number) = self.blocks.find_kept(gpa, mode)?;
         let native = NativeCode::of_page(page, number, generation);
-        let block = self.insert_native((gpa, mode), generation, provisional, native);
+        let block = self.insert_native((gpa, mode), generation, provisional, native, None);
         // SAFETY: the block was made just now.
         self.seek_region(jit, unsafe { block.get() }, code);
         Some(block)
@@ -492,7 +497,7 @@ impl<G: Guest> VcpuEnv<G> {
         passes::optimize_for::<G>(&mut block);
         let source = code.get(..block.len as usize)?;
         let native = jit.compile_lifted((gpa, mode), generation, block, source)?;
-        let block = self.insert_native((gpa, mode), generation, provisional, native);
+        let block = self.insert_native((gpa, mode), generation, provisional, native, None);
         // SAFETY: the block was made just now.
         self.find_region(jit, unsafe { block.get() });
         Some(block)
@@ -514,11 +519,7 @@ impl<G: Guest> VcpuEnv<G> {
         let mut block = lift_block(&*self.guest, key.1, code, 1)?;
         passes::optimize_for::<G>(&mut block);
         let native = jit.compile_crossing(key, generation, block)?;
-        let form = Form::Native(OnceCell::new());
-        let block = self.blocks.insert(key, generation, provisional, form, second);
-        // SAFETY: the block was made just now.
-        unsafe { block.get() }.attach(Arc::new(native));
-        Some(block)
+        Some(self.insert_native(key, generation, provisional, native, second))
     }
 
     /// Keeps a block that is compiled code and nothing else.
@@ -528,11 +529,12 @@ impl<G: Guest> VcpuEnv<G> {
         generation: u32,
         provisional: bool,
         native: NativeCode,
+        second: Option<(Gpa, u32)>,
     ) -> BlockRef {
-        let form = Form::Native(OnceCell::new());
-        let block = self.blocks.insert(key, generation, provisional, form, None);
+        let form = Form::Native(OnceCell::new(), native.own_bytes());
+        let block = self.blocks.insert(key, generation, provisional, form, second);
         // SAFETY: the block was made just now.
-        unsafe { block.get() }.attach(Arc::new(native));
+        unsafe { block.get() }.attach(Held::Own(native));
         block
     }
 
@@ -559,7 +561,7 @@ impl<G: Guest> VcpuEnv<G> {
     pub(crate) fn lift_native(&self, block: BlockRef) -> bool {
         // SAFETY: callers have just looked it up.
         let block = unsafe { block.get() };
-        let Form::Native(lifted) = &block.form else { return true };
+        let Form::Native(lifted, _) = &block.form else { return true };
         if lifted.get().is_some() {
             return true;
         }
@@ -653,7 +655,7 @@ impl<G: Guest> VcpuEnv<G> {
         let (Some(State::Ready(native)), true) = (state, self.blocks.is_settled(block.key.0)) else {
             return false;
         };
-        block.attach(native);
+        block.attach(Held::Shared(native));
         true
     }
 
@@ -666,7 +668,7 @@ impl<G: Guest> VcpuEnv<G> {
             return false;
         }
         let Some(native) = jit.compile_block(block.key, block.generation, &page) else { return false };
-        block.attach(Arc::new(native));
+        block.attach(Held::Own(native));
         true
     }
 
@@ -785,6 +787,9 @@ impl<G: Guest> VcpuEnv<G> {
         if self.tlb.entry(gva.0, mmu.0).fetch == gva.page_base().0 {
             return Ok((self.tlb.gpa(gva.0, mmu.0).wrapping_add(gva.page_offset()), true));
         }
+        if self.tlb.recall(gva.0, mmu.0, Access::Fetch) {
+            return Ok((self.tlb.gpa(gva.0, mmu.0).wrapping_add(gva.page_offset()), true));
+        }
         let page = self.walk(cpu, (gva, G::INSN_ALIGN as usize), Access::Fetch, mmu)?;
         let whole_page = u32::from(page.shift) >= isomer_core::PAGE_SHIFT;
         Ok((page.gpa.page_base().wrapping_add(gva.page_offset()), whole_page))
@@ -856,7 +861,7 @@ impl<G: Guest> VcpuEnv<G> {
             Access::Store => entry.store,
             Access::Fetch => entry.fetch,
         };
-        let gpa = if tag == gva.page_base().0 {
+        let gpa = if tag == gva.page_base().0 || self.tlb.recall(gva.0, mmu.0, access) {
             self.tlb.gpa(gva.0, mmu.0)
         } else {
             self.walk(cpu, (gva, len), access, mmu)?.gpa.page_base()

@@ -110,6 +110,14 @@ impl NativeCode {
         }
     }
 
+    /// Bytes that go when this goes.
+    pub(crate) fn own_bytes(&self) -> usize {
+        match &self.place {
+            Place::Own(span) => span.len(),
+            Place::Page(..) => 0,
+        }
+    }
+
     /// A block of a page from the cache.
     pub(crate) fn of_page(page: Arc<LoadedPage>, block: usize, generation: u32) -> Self {
         let hot = Some(page.hot(block));
@@ -426,6 +434,11 @@ impl<G: Guest> Jit<G> {
                 None
             }
         }
+    }
+
+    /// A vCPU has just given up most of its code.
+    pub(crate) fn code_given_up(&self) {
+        self.shared.memory.restart();
     }
 
     /// Bytes of code memory in use.

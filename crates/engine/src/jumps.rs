@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use isomer_core::{Gpa, PAGE_SHIFT, PAGE_SIZE};
-use isomer_jit::abi::{JUMPS, JumpEntry, jump_index, jump_other, mode_tag};
+use isomer_jit::abi::{JumpEntry, MAX_JUMPS, MIN_JUMPS, jump_index, jump_mask, jump_other, mode_tag};
 use rustc_hash::FxHashMap;
 
 /// Cleared in [`JumpEntry::mode`] while nobody knows whether the page is still where it was: no mode's tag is without.
@@ -43,6 +43,8 @@ impl Page {
 /// The jump cache of one set.
 struct Set {
     entries: Box<[JumpEntry]>,
+    /// Entries that gave way to others since there are as many places as now.
+    displaced: usize,
     /// By virtual page number.
     pages: FxHashMap<u64, Page>,
     /// Pages that instructions cross into, by virtual page number, with their guest-physical page number.
@@ -58,17 +60,42 @@ pub(crate) struct Jumps {
 unsafe impl Send for Jumps {}
 
 /// Memory that is taken from the host only where it is used.
-fn no_entries() -> Box<[JumpEntry]> {
+fn no_entries(len: usize) -> Box<[JumpEntry]> {
     // SAFETY: `JumpEntry` is numbers and raw pointers, and all zeros are `JumpEntry::EMPTY`.
-    unsafe { Box::new_zeroed_slice(JUMPS).assume_init() }
+    unsafe { Box::new_zeroed_slice(len).assume_init() }
+}
+
+/// Both places where pc's entry may be.
+fn places(pc: u64, len: usize) -> [usize; 2] {
+    let at = jump_index(pc, len);
+    [at, jump_other(at, len)]
 }
 
 impl Set {
+    /// More room, if too many give way to others.
+    fn grow(&mut self) {
+        /// The part of all places.
+        const CROWDED: usize = 8;
+        const FACTOR: usize = 4;
+        let len = self.entries.len();
+        if self.displaced < len / CROWDED || len >= MAX_JUMPS {
+            return;
+        }
+        let mut entries = no_entries((len * FACTOR).min(MAX_JUMPS));
+        for entry in self.entries.iter().filter(|entry| !entry.entry.is_null()) {
+            let free = places(entry.pc, entries.len()).into_iter().find(|&at| entries[at].entry.is_null());
+            if let Some(at) = free {
+                entries[at] = *entry;
+            }
+        }
+        self.entries = entries;
+        self.displaced = 0;
+    }
+
     /// Gives `f` the entries of `page` that the places name, if they are still its own.
     fn visit(entries: &mut [JumpEntry], number: u64, page: &Page, mut f: impl FnMut(&mut JumpEntry)) {
         for pc in page.pcs(number) {
-            let at = jump_index(pc);
-            for at in [at, jump_other(at)] {
+            for at in places(pc, entries.len()) {
                 if entries[at].pc == pc && !entries[at].entry.is_null() {
                     f(&mut entries[at]);
                 }
@@ -81,8 +108,7 @@ impl Set {
         if self.crossed.remove(&number).is_some() {
             let page = number << PAGE_SHIFT;
             for pc in (2..CROSSING_BYTES).step_by(2).map(|bytes| page.wrapping_sub(bytes)) {
-                let at = jump_index(pc);
-                for at in [at, jump_other(at)] {
+                for at in places(pc, self.entries.len()) {
                     if self.entries[at].pc == pc {
                         self.entries[at] = JumpEntry::EMPTY;
                     }
@@ -115,17 +141,25 @@ impl Set {
 impl Jumps {
     pub(crate) fn new(sets: usize) -> Self {
         let set =
-            || Set { entries: no_entries(), pages: FxHashMap::default(), crossed: FxHashMap::default() };
+            || Set {
+                entries: no_entries(MIN_JUMPS),
+                displaced: 0,
+                pages: FxHashMap::default(),
+                crossed: FxHashMap::default(),
+            };
         Self { sets: std::iter::repeat_with(set).take(sets).collect() }
     }
 
-    pub(crate) fn entries(&self, set: usize) -> *const JumpEntry {
-        self.sets[set].entries.as_ptr()
+    /// A set's entries, and their mask.
+    pub(crate) fn entries(&self, set: usize) -> (*const JumpEntry, u64) {
+        let entries = &self.sets[set].entries;
+        (entries.as_ptr(), jump_mask(entries.len()))
     }
 
     /// Is `entry` in pc's first place?
     pub(crate) fn has(&self, set: usize, pc: u64, mode: u32, entry: *const u8) -> bool {
-        let held = &self.sets[set].entries[jump_index(pc)];
+        let entries = &self.sets[set].entries;
+        let held = &entries[jump_index(pc, entries.len())];
         held.pc == pc && held.mode == mode_tag(mode) && held.entry == entry
     }
 
@@ -146,15 +180,17 @@ impl Jumps {
         let place = (pc % PAGE_SIZE) as usize / 2;
         page.places[place / 64] |= 1 << (place % 64);
         let new = JumpEntry { pc, mode: mode_tag(mode), entry };
-        let at = jump_index(pc);
+        let [at, other] = places(pc, set.entries.len());
         let old = std::mem::replace(&mut set.entries[at], new);
         let same = |held: &JumpEntry| held.pc == pc && held.mode | CERTAIN == new.mode;
-        let other = &mut set.entries[jump_other(at)];
+        let other = &mut set.entries[other];
         if same(other) {
             *other = JumpEntry::EMPTY;
         }
         if !old.entry.is_null() && !same(&old) {
+            set.displaced += usize::from(!other.entry.is_null());
             *other = old;
+            set.grow();
         }
     }
 
@@ -228,7 +264,8 @@ impl Jumps {
         if !set.pages.is_empty() {
             set.pages.clear();
             set.crossed.clear();
-            set.entries = no_entries();
+            set.entries = no_entries(MIN_JUMPS);
+            set.displaced = 0;
         }
     }
 }
@@ -241,17 +278,18 @@ mod tests {
     const CODE: *const u8 = std::ptr::without_provenance(0x1000);
 
     fn find(jumps: &Jumps, pc: u64, mode: u32) -> bool {
-        let at = jump_index(pc);
+        let entries = &jumps.sets[0].entries;
         let matches =
             |entry: &JumpEntry| entry.pc == pc && entry.mode == mode_tag(mode) && !entry.entry.is_null();
-        [at, jump_other(at)].iter().any(|&at| matches(&jumps.sets[0].entries[at]))
+        places(pc, entries.len()).iter().any(|&at| matches(&entries[at]))
     }
 
     #[test]
     fn two_that_compete_are_both_found() {
         let mut jumps = Jumps::new(1);
-        let rival = PC + (JUMPS as u64 * 2) * 3 + 6;
-        let rival = (0..).map(|n| rival + n * 2).find(|&pc| jump_index(pc) == jump_index(PC)).unwrap();
+        let rival = PC + (MIN_JUMPS as u64 * 2) * 3 + 6;
+        let index = |pc| jump_index(pc, MIN_JUMPS);
+        let rival = (0..).map(|n| rival + n * 2).find(|&pc| index(pc) == index(PC)).unwrap();
         for _ in 0..3 {
             jumps.insert(0, PC, Gpa(0x8000), 1, CODE);
             jumps.insert(0, rival, Gpa(0x9000), 1, CODE);
@@ -307,6 +345,22 @@ mod tests {
         let mut gone = jumps();
         gone.forget(0, 8, PC >> PAGE_SHIFT);
         assert!(!find(&gone, pc, 7));
+    }
+
+    #[test]
+    fn a_crowded_set_grows() {
+        let mut jumps = Jumps::new(1);
+        let pcs = || (0..MAX_JUMPS as u64 / 4).map(|n| PC + n * 6);
+        for _ in 0..2 {
+            for pc in pcs() {
+                jumps.insert(0, pc, Gpa(pc), 7, CODE);
+            }
+        }
+        let found = pcs().filter(|&pc| find(&jumps, pc, 7)).count();
+        assert_eq!(jumps.sets[0].entries.len(), MAX_JUMPS);
+        assert!(found > pcs().count() * 9 / 10, "{found}");
+        jumps.clear(0);
+        assert!(!find(&jumps, PC, 7) && jumps.sets[0].entries.len() == MIN_JUMPS);
     }
 
     #[test]

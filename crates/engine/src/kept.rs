@@ -31,7 +31,7 @@ use std::{
 };
 
 /// Gathered bytes before the oldest pages are written in any case.
-const MAX_GATHERED: usize = 12 << 20;
+const MAX_GATHERED: usize = 6 << 20;
 /// A page that got no new block for so long is written.
 const SETTLED: Duration = Duration::from_secs(2);
 /// What compiling at the end may take.
@@ -105,6 +105,11 @@ pub(crate) struct LoadedPage {
 impl LoadedPage {
     pub(crate) fn blocks(&self) -> &PageCode {
         &self.blocks
+    }
+
+    /// What it takes, in bytes, code included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.span.len() + size_of_val(&self.blocks.blocks[..])
     }
 
     /// Where block number `block` is entered.

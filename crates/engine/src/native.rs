@@ -55,6 +55,7 @@ impl<G: Guest> Native<G> {
         let context = Box::new(Context {
             tlb: [std::ptr::null(); TLB_TABLES],
             jumps: std::ptr::null(),
+            jump_mask: 0,
             attention: std::ptr::null(),
             left: 0,
             insns_end: 0,
@@ -134,7 +135,7 @@ pub(crate) unsafe fn run<G: Guest>(
     let Some(native) = &env.native else { return NativeEnd::Leave };
     let (enter, context) = (native.jit.stubs().enter(), native.context.as_ptr());
     let budget = budget.min(i64::MAX as u64) as i64;
-    let (tlb, jumps) = (*env.tlb.tables(), env.tlb.jumps());
+    let (tlb, (jumps, jump_mask)) = (*env.tlb.tables(), env.tlb.jumps());
     let attention = std::ptr::from_ref(env.attention());
     let header = cpu.header_mut();
     let (pc, end) = (header.pc, header.insns.wrapping_add(budget as u64));
@@ -145,6 +146,7 @@ pub(crate) unsafe fn run<G: Guest>(
     let reason = unsafe {
         (*context).tlb = tlb;
         (*context).jumps = jumps;
+        (*context).jump_mask = jump_mask;
         (*context).attention = attention;
         (*context).insns_end = end;
         (*context).env = std::ptr::from_mut(env).cast();

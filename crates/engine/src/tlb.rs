@@ -3,12 +3,13 @@
 //!
 //! Regimes that a guest names in [`isomer_ir::Guest::SHARED_MMUS`] have one table for all address spaces: a kernel's
 //! mappings are global. What is not global there (user memory that the kernel touches) is listed and dropped with every
-//! switch. A guest whose kernel is not global after all (page-table isolation) shows by fetching through such a mapping,
+//! switch. An entry that gives way to another keeps a second place, where only misses look: two pages that are used in turn
+//! and fall on one entry are common enough. A guest whose kernel is not global after all (page-table isolation) shows by fetching through such a mapping,
 //! and its regime gets a table a set like the others, for good.
 
 use crate::jumps::Jumps;
 use isomer_core::{Gpa, PAGE_SHIFT, PAGE_SIZE};
-use isomer_ir::{Page, guest::TlbFlush};
+use isomer_ir::{Access, Page, guest::TlbFlush};
 use isomer_jit::abi::{
     JumpEntry, TLB_ENTRIES as ENTRIES, TLB_INVALID as INVALID, TLB_TABLES, TlbEntry as Entry,
     tlb_index as index,
@@ -29,6 +30,16 @@ pub(crate) fn few_pages(what: TlbFlush) -> Option<(u64, u64)> {
     let gva = what.gva?;
     let pages = what.len.saturating_add(gva.page_offset()).div_ceil(PAGE_SIZE).max(1);
     (pages <= 64).then_some((gva.0, pages))
+}
+
+/// The second place of what belongs to entry `index` of its table.
+const fn second_place(index: usize) -> usize {
+    index ^ (ENTRIES / 2)
+}
+
+/// The page that an entry is of, if any.
+fn page_of(entry: &Entry) -> Option<u64> {
+    [entry.load, entry.store, entry.fetch].into_iter().find(|tag| *tag != INVALID)
 }
 
 const EMPTY: Entry = Entry { load: INVALID, store: INVALID, fetch: INVALID, addend: 0 };
@@ -227,9 +238,9 @@ impl Tlb {
         self.jumps = Some(Jumps::new(SETS + 1));
     }
 
-    /// The jump cache of what runs; null if there are none.
-    pub(crate) fn jumps(&self) -> *const JumpEntry {
-        self.jumps.as_ref().map_or(std::ptr::null(), |jumps| jumps.entries(self.fetch_set))
+    /// The jump cache of what runs, with its mask; null if there are none.
+    pub(crate) fn jumps(&self) -> (*const JumpEntry, u64) {
+        self.jumps.as_ref().map_or((std::ptr::null(), 0), |jumps| jumps.entries(self.fetch_set))
     }
 
     /// Does compiled code find `entry` for `pc` at the first look?
@@ -381,9 +392,11 @@ impl Tlb {
     /// Drops the entry of one page, and of the larger one it is part of: true if there may be one.
     fn clear_page(&mut self, table: usize, gva: u64) -> bool {
         let tag = gva & !(PAGE_SIZE - 1);
-        let entry = &mut self.entries[table * ENTRIES + index(gva)];
-        if [entry.load, entry.store, entry.fetch].contains(&tag) {
-            *entry = EMPTY;
+        for at in [index(gva), second_place(index(gva))] {
+            let entry = &mut self.entries[table * ENTRIES + at];
+            if page_of(entry) == Some(tag) {
+                *entry = EMPTY;
+            }
         }
         // A flush of any address inside a large page drops all of it.
         let info = &mut self.tables[table];
@@ -405,8 +418,7 @@ impl Tlb {
             let at = table * ENTRIES + at;
             let entry = &mut self.entries[at];
             let shift = self.gpas[at] & SHIFT_BITS;
-            let tag = [entry.load, entry.store, entry.fetch].into_iter().find(|tag| *tag != INVALID);
-            if tag.is_some_and(|tag| tag >> shift == gva >> shift) {
+            if page_of(entry).is_some_and(|tag| tag >> shift == gva >> shift) {
                 *entry = EMPTY;
             }
         }
@@ -422,7 +434,6 @@ impl Tlb {
             self.unshare(mmu);
         }
         let number = self.table_number(mmu);
-        let local = self.is_shared(usize::from(mmu)) && !page.global;
         let table = &mut self.tables[number];
         table.used = true;
         if u32::from(page.shift) > PAGE_SHIFT {
@@ -435,14 +446,17 @@ impl Tlb {
         let Some(host) = host else { return };
         let tag = gva & !(PAGE_SIZE - 1);
         let allow = |yes: bool| if yes { tag } else { INVALID };
-        table.groups |= 1 << (index(gva) / GROUP);
-        if local {
-            match table.locals.len() < LOCALS {
-                true => table.locals.push(index(gva) as u16),
-                false => table.more_locals = true,
+        let place = index(gva);
+        let [at, second] = [place, second_place(place)].map(|place| number * ENTRIES + place);
+        match page_of(&self.entries[at]) {
+            Some(old) if old != tag => {
+                self.entries[second] = self.entries[at];
+                self.gpas[second] = self.gpas[at];
+                self.note_entry(number, second_place(place));
             }
+            _ if page_of(&self.entries[second]) == Some(tag) => self.entries[second] = EMPTY,
+            _ => {}
         }
-        let at = number * ENTRIES + index(gva);
         let global = if page.global { GLOBAL } else { 0 };
         self.gpas[at] = page.gpa.page_base().0 | u64::from(page.shift) | global;
         self.entries[at] = Entry {
@@ -451,6 +465,41 @@ impl Tlb {
             fetch: allow(page.fetch),
             addend: host.wrapping_sub(tag),
         };
+        self.note_entry(number, place);
+    }
+
+    /// There is something new at `place` of a table.
+    fn note_entry(&mut self, number: usize, place: usize) {
+        let local = self.gpas[number * ENTRIES + place] & GLOBAL == 0;
+        let shared = self.is_shared(number % self.regimes);
+        let table = &mut self.tables[number];
+        table.groups |= 1 << (place / GROUP);
+        if local && shared {
+            match table.locals.len() < LOCALS {
+                true => table.locals.push(place as u16),
+                false => table.more_locals = true,
+            }
+        }
+    }
+
+    /// Looks for what allows an access to `gva` in its second place; if it is there, it is in the first one afterwards.
+    pub(crate) fn recall(&mut self, gva: u64, mmu: u8, access: Access) -> bool {
+        let (number, place) = (self.table_number(mmu), index(gva));
+        let [at, second] = [place, second_place(place)].map(|place| number * ENTRIES + place);
+        let entry = &self.entries[second];
+        let tag = match access {
+            Access::Load => entry.load,
+            Access::Store => entry.store,
+            Access::Fetch => entry.fetch,
+        };
+        let found = tag == gva & !(PAGE_SIZE - 1);
+        if found {
+            self.entries.swap(at, second);
+            self.gpas.swap(at, second);
+            self.note_entry(number, place);
+            self.note_entry(number, second_place(place));
+        }
+        found
     }
 
     /// The guest-physical granule of a valid entry.
@@ -566,6 +615,28 @@ mod tests {
 
     fn page(gpa: u64, shift: u8) -> Page {
         Page { gpa: Gpa(gpa), shift, load: true, store: true, fetch: false, global: false }
+    }
+
+    #[test]
+    fn what_gives_way_keeps_a_second_place() {
+        let mut tlb = Tlb::new(1, 0);
+        let first = 0x40_0000;
+        let rival = (1..).map(|n| first + n * PAGE_SIZE).find(|&gva| index(gva) == index(first)).unwrap();
+        let fill = |tlb: &mut Tlb, gva| tlb.fill(gva, 0, &page(gva, 12), Some(gva), true);
+        fill(&mut tlb, first);
+        fill(&mut tlb, rival);
+        for gva in [first, rival, first] {
+            assert!(tlb.entry(gva, 0).load != gva && tlb.recall(gva, 0, Access::Load));
+            assert!(tlb.entry(gva, 0).load == gva && tlb.gpa(gva, 0) == Gpa(gva));
+            assert!(!tlb.recall(gva, 0, Access::Load));
+        }
+        // As code is translated there.
+        tlb.protect(Gpa(rival));
+        assert!(!tlb.recall(rival, 0, Access::Store) && tlb.recall(rival, 0, Access::Load));
+        for gva in [first, rival] {
+            tlb.flush(TlbFlush { gva: Some(Gva(gva)), len: PAGE_SIZE, address_space: None });
+            assert!(tlb.entry(gva, 0).load != gva && !tlb.recall(gva, 0, Access::Load));
+        }
     }
 
     #[test]

@@ -575,14 +575,14 @@ impl<G: Guest> SoftVcpu<G> {
         // it runs, and the CPU is `repr(C)` with its slots inside, as `CpuState` promises.
         unsafe {
             let mut form = &block.get().form;
-            while let Form::Native(lifted) = form {
+            while let Form::Native(lifted, _) = form {
                 let Some(lifted) = lifted.get() else { return End::Leave };
                 form = lifted;
             }
             match form {
                 Form::Compact(code) => interp::run(code, &mut *self.cpu, &mut self.env, budget),
                 Form::Lifted(block) => reference::run_block(block, &mut *self.cpu, &mut self.env),
-                Form::Native(_) => End::Leave,
+                Form::Native(..) => End::Leave,
             }
         }
     }

@@ -59,8 +59,10 @@ pub const fn tlb_table_offset(mmu: MmuIndex) -> usize {
     std::mem::offset_of!(Context, tlb) + mmu.0 as usize % TLB_TABLES * size_of::<*const TlbEntry>()
 }
 
-/// Entries of a jump cache.
-pub const JUMPS: usize = 65536;
+/// Entries of a jump cache: a power of two between these, as many as what runs there needs.
+pub const MIN_JUMPS: usize = 4096;
+/// See [`MIN_JUMPS`].
+pub const MAX_JUMPS: usize = 65536;
 /// How far down [`jump_index`] folds the bits of a pc. Twice this is less than a word of 32 bits, which is all that it takes.
 pub const JUMP_FOLD: u32 = 15;
 
@@ -87,17 +89,22 @@ impl JumpEntry {
     pub const EMPTY: Self = Self { pc: 0, mode: 0, entry: std::ptr::null() };
 }
 
-/// The entry a virtual pc uses: blocks of 64 KiB of code in a row do not compete.
+/// The entry a virtual pc uses in a jump cache of `len` entries: blocks of as many bytes of code in a row do not compete.
 #[inline(always)]
-pub const fn jump_index(pc: u64) -> usize {
-    ((pc ^ (pc >> JUMP_FOLD)) >> 1) as usize % JUMPS
+pub const fn jump_index(pc: u64, len: usize) -> usize {
+    ((pc ^ (pc >> JUMP_FOLD)) >> 1) as usize & (len - 1)
+}
+
+/// [`Context::jump_mask`] for a jump cache of `len` entries.
+pub const fn jump_mask(len: usize) -> u64 {
+    (len as u64 - 1) << 1
 }
 
 /// The other entry that may have what belongs to entry `index`: two blocks that fall on one entry, and run in turn, are
 /// common.
 #[inline(always)]
-pub const fn jump_other(index: usize) -> usize {
-    index ^ (JUMPS / 2)
+pub const fn jump_other(index: usize, len: usize) -> usize {
+    index ^ (len / 2)
 }
 
 /// Hotness counters of one vCPU.
@@ -117,6 +124,8 @@ pub struct Context {
     pub tlb: [*const TlbEntry; TLB_TABLES],
     /// The current address space's jump cache.
     pub jumps: *const JumpEntry,
+    /// What an index in it is masked with, before it is halved: [`jump_mask`].
+    pub jump_mask: u64,
     /// Non-zero when the engine wants compiled code to return.
     pub attention: *const AtomicU32,
     /// Instructions left when code was left.
@@ -258,11 +267,10 @@ mod tests {
 
     #[test]
     fn blocks_of_a_page_do_not_compete() {
-        let of_page = |page: u64| (page..page + 0x1000).step_by(2).map(jump_index);
+        let of_page = |page: u64| (page..page + 0x1000).step_by(2).map(|pc| jump_index(pc, MIN_JUMPS));
         let page = 0xffff_ffff_8012_3000;
         assert_eq!(of_page(page).collect::<std::collections::BTreeSet<_>>().len(), 0x800);
-        assert!(
-            of_page(page).all(|index| jump_other(jump_other(index)) == index && jump_other(index) < JUMPS)
-        );
+        let other = |index| jump_other(index, MIN_JUMPS);
+        assert!(of_page(page).all(|index| other(other(index)) == index && other(index) < MIN_JUMPS));
     }
 }

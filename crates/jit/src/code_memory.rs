@@ -85,7 +85,8 @@ impl Free {
 impl CodeMemory {
     /// Reserves room for `bytes` of code; pages are used as they are filled.
     pub fn new(bytes: usize) -> Result<Arc<Self>, CodeMemoryError> {
-        let len = bytes.next_multiple_of(1 << 16);
+        // What a `CodeSpan` can tell, far beyond what anybody wants.
+        let len = bytes.next_multiple_of(1 << 16).min(1 << 32);
         let failed = |cause| CodeMemoryError { bytes: len, cause };
         let file =
             rustix::fs::memfd_create("isomer-code", rustix::fs::MemfdFlags::CLOEXEC).map_err(failed)?;
@@ -122,6 +123,11 @@ impl CodeMemory {
         self.len
     }
 
+    /// Most of what was in use is free again: what comes next goes where the host has given memory already.
+    pub fn restart(&self) {
+        self.free().next = 0;
+    }
+
     /// Gives what is free back to the host, in whole pages. What is put there later costs a page fault.
     pub fn trim(&self) {
         const PAGE: usize = 4096;
@@ -151,7 +157,8 @@ impl CodeMemory {
             at.copy_from_nonoverlapping(code.as_ptr(), code.len());
             at.add(code.len()).write_bytes(FILL, len - code.len());
         }
-        let span = CodeSpan { memory: self.clone(), start, len };
+        let line = |bytes: usize| (bytes / ALIGN) as u32;
+        let span = CodeSpan { memory: self.clone(), start: line(start), lines: line(len) };
         // SAFETY: the range is mapped executable.
         unsafe { make_visible(span.address(), len) };
         Some(span)
@@ -192,30 +199,31 @@ impl Drop for CodeMemory {
 #[derive(Debug)]
 pub struct CodeSpan {
     memory: Arc<CodeMemory>,
-    start: usize,
-    len: usize,
+    /// In multiples of [`ALIGN`], as there are very many of these.
+    start: u32,
+    lines: u32,
 }
 
 impl CodeSpan {
     /// Where it runs.
     pub fn address(&self) -> *const u8 {
-        self.memory.executable.as_ptr().cast_const().wrapping_add(self.start)
+        self.memory.executable.as_ptr().cast_const().wrapping_add(self.start as usize * ALIGN)
     }
 
     /// Bytes it takes.
     pub fn len(&self) -> usize {
-        self.len
+        self.lines as usize * ALIGN
     }
 
     /// Never: the shortest code takes a line.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.lines == 0
     }
 }
 
 impl Drop for CodeSpan {
     fn drop(&mut self) {
-        self.memory.free().give(self.start, self.len);
+        self.memory.free().give(self.start as usize * ALIGN, self.len());
     }
 }
 

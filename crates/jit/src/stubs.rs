@@ -3,7 +3,7 @@
 
 use crate::{
     CompileError,
-    abi::{Context as Abi, Enter, ExitReason, JumpEntry, jump_other},
+    abi::{Context as Abi, Enter, ExitReason, JumpEntry},
     clif::{code_signature, elsewhere_signature, host_isa, jump_offset, memory, rare_signature},
     code_memory::{CodeMemory, CodeSpan},
     host::HostFeatures,
@@ -125,8 +125,12 @@ fn elsewhere(func: &mut Function, builder: &mut FunctionBuilderContext, isa: &dy
     let [cpu, cx, left, pc, mode] = [0, 1, 2, 3, 4].map(|i| b.block_params(block)[i]);
     let (same_pc, found, missed) = (b.create_block(), b.create_block(), b.create_block());
     let jumps = b.ins().load(I64, memory(), cx, offset_of!(Abi, jumps) as i32);
-    let offset = jump_offset(&mut b, pc);
-    let offset = b.ins().bxor_imm_s(offset, (jump_other(0) * size_of::<JumpEntry>()) as i64);
+    let mask = b.ins().load(I64, memory(), cx, offset_of!(Abi, jump_mask) as i32);
+    let offset = jump_offset(&mut b, pc, mask);
+    // `jump_other`: half the entries away. The mask is twice their number less two.
+    let twice = b.ins().iadd_imm_s(mask, 2);
+    let half_bytes = b.ins().ishl_imm_s(twice, i64::from((size_of::<JumpEntry>() / 4).trailing_zeros()));
+    let offset = b.ins().bxor(offset, half_bytes);
     let entry = b.ins().iadd(jumps, offset);
     let compare = |b: &mut FunctionBuilder<'_>, offset: usize, wanted, next| {
         let tag = b.ins().load(I64, memory(), entry, offset as i32);

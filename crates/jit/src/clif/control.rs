@@ -4,7 +4,7 @@ use super::{
     graph::is_return,
     translate::{Rare, Translator, memory},
 };
-use crate::abi::{self, ExitReason, JUMP_FOLD, JUMPS, JumpEntry, mode_tag};
+use crate::abi::{self, ExitReason, JUMP_FOLD, JumpEntry, mode_tag};
 use cranelift_codegen::ir::{
     self, Block, InstBuilder,
     condcodes::IntCC,
@@ -41,12 +41,12 @@ impl Exits {
     }
 }
 
-/// The byte offset of pc's entry in a jump cache: [`abi::jump_index`].
-pub(crate) fn jump_offset(b: &mut FunctionBuilder<'_>, pc: ir::Value) -> ir::Value {
+/// The byte offset of pc's entry in the jump cache, whose mask is given: [`abi::jump_index`].
+pub(crate) fn jump_offset(b: &mut FunctionBuilder<'_>, pc: ir::Value, mask: ir::Value) -> ir::Value {
     const ENTRY_LOG: i64 = size_of::<JumpEntry>().trailing_zeros() as i64;
     let folded = b.ins().ushr_imm_s(pc, i64::from(JUMP_FOLD));
     let mixed = b.ins().bxor(pc, folded);
-    let index = b.ins().band_imm_s(mixed, ((JUMPS - 1) as i64) << 1);
+    let index = b.ins().band(mixed, mask);
     b.ins().ishl_imm_s(index, ENTRY_LOG - 1)
 }
 
@@ -280,7 +280,8 @@ impl Translator<'_, '_> {
 
     fn probe_jump_cache(&mut self, pc: ir::Value, left: ir::Value, mode: u64) {
         let jumps = self.b.ins().load(I64, memory(), self.cx, offset_of!(abi::Context, jumps) as i32);
-        let offset = jump_offset(&mut self.b, pc);
+        let mask = self.b.ins().load(I64, memory(), self.cx, offset_of!(abi::Context, jump_mask) as i32);
+        let offset = jump_offset(&mut self.b, pc, mask);
         let entry = self.b.ins().iadd(jumps, offset);
         let (same_pc, found, missed) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
         let tag = self.b.ins().load(I64, memory(), entry, offset_of!(JumpEntry, pc) as i32);

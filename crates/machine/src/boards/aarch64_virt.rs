@@ -84,8 +84,8 @@ const SECURE_TIMER: u32 = 29;
 const AFFINITY_MASK: u64 = 0xff_00ff_ffff;
 /// The kernel's place behind the first 2 MiB, where QEMU has its boot code.
 const KERNEL_OFFSET: u64 = 2 << 20;
-/// Room for translated blocks of one vCPU, in bytes.
-const CODE_LIMIT_BYTES: usize = 16 << 20;
+/// Room for translated blocks of one vCPU and their code, in bytes.
+const CODE_LIMIT_BYTES: usize = 20 << 20;
 
 /// A board being wired.
 struct Wiring {

@@ -74,8 +74,8 @@ const UART_IRQ: u32 = 10;
 const RTC_IRQ: u32 = 11;
 const PCI_IRQS: [u32; 4] = [0x20, 0x21, 0x22, 0x23];
 
-/// Room for translated blocks of one vCPU, in bytes.
-const CODE_LIMIT_BYTES: usize = 16 << 20;
+/// Room for translated blocks of one vCPU and their code, in bytes.
+const CODE_LIMIT_BYTES: usize = 20 << 20;
 
 /// A board being wired.
 struct Wiring {

@@ -6,7 +6,7 @@ use super::{
     random::Random,
 };
 use crate::{
-    abi::{ExitReason, JumpEntry, jump_index, mode_tag},
+    abi::{ExitReason, JumpEntry, MIN_JUMPS, jump_index, mode_tag},
     code_memory::CodeSpan,
     host::HostFeatures,
     region::RegionBlock,
@@ -123,7 +123,7 @@ fn code_is_followed_through_the_jump_cache_by_pc_and_mode() {
             let strangers =
                 [empty, JumpEntry { mode: mode_tag(mode ^ 1), ..full }, JumpEntry { pc: next ^ 2, ..full }];
             for (held, runs_on) in strangers.into_iter().map(|held| (held, false)).chain([(full, true)]) {
-                bench.jumps[jump_index(next)] = held;
+                bench.jumps[jump_index(next, MIN_JUMPS)] = held;
                 let mut cpu = cpu();
                 let reason = bench.enter(&first, &mut cpu, 100, entry);
                 if runs_on {
@@ -134,7 +134,7 @@ fn code_is_followed_through_the_jump_cache_by_pc_and_mode() {
                     assert_eq!((cpu.units[X0_UNIT], bench.context.left), (1, 98));
                 }
             }
-            bench.jumps[jump_index(next)] = JumpEntry::EMPTY;
+            bench.jumps[jump_index(next, MIN_JUMPS)] = JumpEntry::EMPTY;
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     abi::{
-        Access as Packed, AccessKind, Context, ExitReason, HOT_COUNTERS, JUMPS, JumpEntry, TLB_ENTRIES,
+        Access as Packed, AccessKind, Context, ExitReason, HOT_COUNTERS, JumpEntry, MIN_JUMPS, TLB_ENTRIES,
         TLB_INVALID, TlbEntry, tlb_index,
     },
     code_memory::{CodeMemory, CodeSpan},
@@ -345,7 +345,7 @@ impl Bench {
                 }
             }
         }
-        let jumps = vec![JumpEntry::EMPTY; JUMPS];
+        let jumps = vec![JumpEntry::EMPTY; MIN_JUMPS];
         let [access, call, compute] = stubs.rare();
         // SAFETY: numbers and raw pointers only.
         let mut context = Box::new(unsafe { std::mem::zeroed::<Context>() });

@@ -7,7 +7,7 @@ use super::{
     enc::{Alu, Patch, Rm, Shift, cc, one, reg::*, two},
     header,
 };
-use crate::abi::{Context, ExitReason, JUMP_FOLD, JUMPS, JumpEntry, mode_tag};
+use crate::abi::{Context, ExitReason, JUMP_FOLD, JumpEntry, mode_tag};
 use isomer_ir::{CpuHeader, Terminal, Type, Value, types::HelperId};
 use std::mem::offset_of;
 
@@ -28,8 +28,7 @@ pub(super) struct Transfers {
 }
 
 const ENTRY_SHIFT: u32 = size_of::<JumpEntry>().trailing_zeros();
-const _: () =
-    assert!(size_of::<JumpEntry>().is_power_of_two() && JUMPS.is_power_of_two() && 2 * JUMP_FOLD < u32::BITS);
+const _: () = assert!(size_of::<JumpEntry>().is_power_of_two() && 2 * JUMP_FOLD < u32::BITS);
 
 impl Gen<'_> {
     /// Polls, and counts down.
@@ -156,7 +155,7 @@ impl Gen<'_> {
         asm.mov32(place, RCX);
         asm.shift_imm(Shift::Shr, 4, place, JUMP_FOLD as u8);
         asm.alu(Alu::Xor, false, place, Rm::Reg(RCX));
-        asm.alu_imm(Alu::And, false, Rm::Reg(place), (JUMPS as i32 - 1) << 1);
+        asm.alu(Alu::And, false, place, context(offset_of!(Context, jump_mask)));
         asm.shift_imm(Shift::Shl, 4, place, (ENTRY_SHIFT - 1) as u8);
         asm.alu(Alu::Add, true, place, context(offset_of!(Context, jumps)));
         asm.cmp(8, RCX, Rm::Mem(RAX, offset_of!(JumpEntry, pc) as i32));
