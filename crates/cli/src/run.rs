@@ -43,6 +43,7 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
 
 /// Runs what `args` ask for and returns the process's exit code.
 pub(crate) fn run(args: &RunArgs) -> u8 {
+    isomer_engine::share_heap();
     match start(args) {
         Ok(code) => code,
         Err(error) => {

@@ -5,6 +5,7 @@ use crate::{
     blocks::{BlockRef, Blocks, Dropped, Form, Held, KeptPage, Translated, generation_of},
     engines::EngineKind,
     group::{Group, Request},
+    heap::trim_heap,
     jit::{Jit, NativeCode, State},
     jump_cache::JumpCache,
     kept::Asked,
@@ -14,7 +15,6 @@ use crate::{
     profile::Tier,
     tlb::{Tlb, few_pages},
     trace::{self, Trace},
-    vcpu::trim_heap,
 };
 use isomer_core::{Clock, Gpa, Gva, PAGE_SIZE, VcpuSignal};
 use isomer_ir::{

@@ -6,10 +6,10 @@
 
 use crate::{
     EngineKind,
+    heap::trim_heap,
     kept::{self, Asked, CacheSettings, Kept, LoadedPage},
     native::RARE,
     profile::{self, PerfMap},
-    vcpu::trim_heap,
 };
 use isomer_core::{Gpa, PAGE_SIZE};
 use isomer_ir::{Block, Guest, guest::lift_block, passes, types::HelperId};

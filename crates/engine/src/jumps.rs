@@ -140,13 +140,12 @@ impl Set {
 
 impl Jumps {
     pub(crate) fn new(sets: usize) -> Self {
-        let set =
-            || Set {
-                entries: no_entries(MIN_JUMPS),
-                displaced: 0,
-                pages: FxHashMap::default(),
-                crossed: FxHashMap::default(),
-            };
+        let set = || Set {
+            entries: no_entries(MIN_JUMPS),
+            displaced: 0,
+            pages: FxHashMap::default(),
+            crossed: FxHashMap::default(),
+        };
         Self { sets: std::iter::repeat_with(set).take(sets).collect() }
     }
 

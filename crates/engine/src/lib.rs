@@ -6,6 +6,7 @@ mod engines;
 mod env;
 mod fpenv;
 pub mod group;
+mod heap;
 pub mod jit;
 mod jump_cache;
 mod jumps;
@@ -20,6 +21,7 @@ mod vcpu;
 
 pub use engines::{EngineKind, Engines, MakeJit, SwitchEngine, UnknownEngine};
 pub use group::{Control, Controls, Group, Peer, Request};
+pub use heap::share_heap;
 pub use isomer_jit::cache::{CacheError, CacheMode, CacheStats};
 pub use jit::{Jit, JitError, JitPolicy, JitStats};
 pub use kept::CacheSettings;

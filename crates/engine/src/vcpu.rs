@@ -7,6 +7,7 @@ use crate::{
     env::{Lookup, MAX_BLOCK_INSNS, VcpuEnv},
     fpenv,
     group::{Control, Group, Peer, Request},
+    heap::trim_heap,
     jit::Jit,
     mixed::Mixer,
     native::{self, NativeEnd},
@@ -648,15 +649,6 @@ impl<G: Guest> SoftVcpu<G> {
             registers: self.guest.describe(&self.cpu),
             trap: trap.to_string(),
         })
-    }
-}
-
-/// Gives freed memory back to the host.
-pub(crate) fn trim_heap() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: the call has no preconditions.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 
