@@ -1,5 +1,6 @@
 //! Functions of their arguments alone: `fclass`, `fcvtmod.w.d`, crossbar permutations (volume I, 28), AES and SM4 (31).
 
+use aes::{Block, hazmat};
 use isomer_ir::{
     softfloat::{self, Env, Round},
     types::FpFormat,
@@ -74,15 +75,6 @@ static AES_SBOX: LazyLock<[u8; 256]> = LazyLock::new(|| {
     })
 });
 
-/// InvSubBytes.
-static AES_INVERSE_SBOX: LazyLock<[u8; 256]> = LazyLock::new(|| {
-    let mut inverse = [0; 256];
-    for (i, &s) in AES_SBOX.iter().enumerate() {
-        inverse[usize::from(s)] = i as u8;
-    }
-    inverse
-});
-
 /// x^8 + x^7 + x^6 + x^5 + x^4 + x^2 + 1 (GB/T 32907-2016).
 const SM4_POLYNOMIAL: u8 = 0xf5;
 
@@ -96,53 +88,42 @@ static SM4_SBOX: LazyLock<[u8; 256]> = LazyLock::new(|| {
 
 // --- AES; a state is two registers of two columns each, the first byte of a column least significant
 
-/// Half of the state after ShiftRows and SubBytes: bytes 0 to 7 of what `a` (low half) and `b` (high half) give.
-fn shifted(a: u64, b: u64, order: [usize; 8], sbox: &[u8; 256]) -> [u8; 8] {
-    let mut state = [0; 16];
-    state[..8].copy_from_slice(&a.to_le_bytes());
-    state[8..].copy_from_slice(&b.to_le_bytes());
-    order.map(|i| sbox[usize::from(state[i])])
+/// The first half of what `round` makes of the state whose halves are `a` and `b`.
+fn half(a: u64, b: u64, round: impl Fn(&mut Block)) -> u64 {
+    let mut state = Block::from((u128::from(b) << 64 | u128::from(a)).to_le_bytes());
+    round(&mut state);
+    u128::from_le_bytes(state.into()) as u64
 }
 
-/// Row r of the state moves left by r columns.
-const SHIFT_ROWS: [usize; 8] = [0, 5, 10, 15, 4, 9, 14, 3];
-/// And right.
-const INVERSE_SHIFT_ROWS: [usize; 8] = [0, 13, 10, 7, 4, 1, 14, 11];
-
-/// Each column times a circulant matrix with this first row.
-fn mix_columns(columns: [u8; 8], row: [u8; 4]) -> u64 {
-    u64::from_le_bytes(std::array::from_fn(|i| {
-        let (column, at) = (i / 4 * 4, i % 4);
-        (0..4).fold(0, |sum, k| sum ^ gf_mul(columns[column + k], row[(k + 4 - at) % 4], AES_POLYNOMIAL))
-    }))
-}
-
-const MIX: [u8; 4] = [2, 3, 1, 1];
-const INVERSE_MIX: [u8; 4] = [14, 11, 13, 9];
-
-/// Last decryption round.
+/// Last decryption round: a middle one without its InvMixColumns.
 pub(crate) fn aes64ds(a: u64, b: u64) -> u64 {
-    u64::from_le_bytes(shifted(a, b, INVERSE_SHIFT_ROWS, &AES_INVERSE_SBOX))
+    half(a, b, |state| {
+        hazmat::equiv_inv_cipher_round(state, &Block::default());
+        hazmat::mix_columns(state);
+    })
 }
 
 /// Middle decryption round.
 pub(crate) fn aes64dsm(a: u64, b: u64) -> u64 {
-    mix_columns(shifted(a, b, INVERSE_SHIFT_ROWS, &AES_INVERSE_SBOX), INVERSE_MIX)
+    half(a, b, |state| hazmat::equiv_inv_cipher_round(state, &Block::default()))
 }
 
-/// Last encryption round.
+/// Last encryption round: a middle one without its MixColumns.
 pub(crate) fn aes64es(a: u64, b: u64) -> u64 {
-    u64::from_le_bytes(shifted(a, b, SHIFT_ROWS, &AES_SBOX))
+    half(a, b, |state| {
+        hazmat::cipher_round(state, &Block::default());
+        hazmat::inv_mix_columns(state);
+    })
 }
 
 /// Middle encryption round.
 pub(crate) fn aes64esm(a: u64, b: u64) -> u64 {
-    mix_columns(shifted(a, b, SHIFT_ROWS, &AES_SBOX), MIX)
+    half(a, b, |state| hazmat::cipher_round(state, &Block::default()))
 }
 
 /// InvMixColumns.
 pub(crate) fn aes64im(a: u64) -> u64 {
-    mix_columns(a.to_le_bytes(), INVERSE_MIX)
+    half(a, 0, hazmat::inv_mix_columns)
 }
 
 /// Key schedule, first half: SubWord of the high word, rotated and with the round constant but in round 10.
@@ -188,7 +169,6 @@ mod tests {
     fn substitution_boxes_are_the_published_ones() {
         assert_eq!(AES_SBOX[..8], [0x63, 0x7c, 0x77, 0x7b, 0xf2, 0x6b, 0x6f, 0xc5]);
         assert_eq!(AES_SBOX[0xff], 0x16);
-        assert_eq!(AES_INVERSE_SBOX[..4], [0x52, 0x09, 0x6a, 0xd5]);
         assert_eq!(SM4_SBOX[..8], [0xd6, 0x90, 0xe9, 0xfe, 0xcc, 0xe1, 0x3d, 0xb7]);
         assert_eq!(SM4_SBOX[0xf8..], [0x79, 0xee, 0x5f, 0x3e, 0xd7, 0xcb, 0x39, 0x48]);
     }
