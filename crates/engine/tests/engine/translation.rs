@@ -1,6 +1,7 @@
 //! Address spaces, flushes, and translated code under changing page tables.
 
 use crate::{asm::*, machine::*};
+use isomer_core::Gpa;
 use isomer_engine::{EngineKind, SoftVcpu};
 use isomer_riscv64::Riscv64;
 
@@ -100,6 +101,62 @@ fn the_second_half_of_an_instruction_follows_its_page() {
             }
             finish(&mut p, S0);
             assert_eq!(run(&machine, engine, p, tables.satp(1)).1, 123_413, "{engine:?} {fence:#x}");
+        }
+    }
+}
+
+/// Accesses a constant apart, of which compiled code may look up the first one's page only: at every distance from the end of
+/// a page, when what follows it is elsewhere.
+#[test]
+fn neighbours_across_the_end_of_a_page_are_where_they_are() {
+    const OFFSETS: [i32; 9] = [0, 8, 3, -5, 16, 1, 9, -16, 24];
+    for engine in ENGINES {
+        let machine = Machine::new(1);
+        let mut tables = Tables::new(&machine, TABLES);
+        tables.map_machine();
+        // Three pages in a row, whose places are not.
+        let pages = [SECOND, SECOND + 0x4000, FIRST];
+        for (n, page) in pages.into_iter().enumerate() {
+            tables.map(VIRTUAL + 0x1000 * n as u64, page, 0, RWX);
+            let bytes: Vec<u8> = (0..0x1000_u32).map(|i| (i * 7 + i / 256 + n as u32 * 91) as u8).collect();
+            machine.write(page, &bytes);
+        }
+        let mut p = translated();
+        p.li(S0, 0).li(S1, 31).li(A0, VIRTUAL + 0x1000 - 40).li(A1, VIRTUAL + 0x1000 + 40);
+        let round = p.mark();
+        for offset in OFFSETS {
+            p.ops(&[ld(T0, offset, A0), mul(S0, S0, S1), add(S0, S0, T0)]);
+        }
+        for (offset, n) in OFFSETS.into_iter().zip(1..) {
+            p.ops(&[lhu(T1, offset + 2, A0), add(T0, S0, T1), sw(T0, 0x800 - 8 * n, A0), sd(T0, offset, A0)]);
+        }
+        p.op(addi(A0, A0, 1)).branch(bne, A0, A1, round);
+        finish(&mut p, S0);
+
+        // The same on a plain array.
+        let mut memory = vec![0; 0x3000];
+        for (n, page) in pages.into_iter().enumerate() {
+            machine.memory.read(Gpa(page), &mut memory[0x1000 * n..0x1000 * (n + 1)]).unwrap();
+        }
+        let mut sum = 0_u64;
+        for at in 0x1000 - 40..0x1000 + 40_usize {
+            let place = |offset: i32| at.wrapping_add_signed(offset as isize);
+            for offset in OFFSETS {
+                let loaded = u64::from_le_bytes(memory[place(offset)..][..8].try_into().unwrap());
+                sum = sum.wrapping_mul(31).wrapping_add(loaded);
+            }
+            for (offset, n) in OFFSETS.into_iter().zip(1..) {
+                let loaded = u16::from_le_bytes(memory[place(offset + 2)..][..2].try_into().unwrap());
+                let value = sum.wrapping_add(loaded.into()).to_le_bytes();
+                memory[place(0x800 - 8 * n)..][..4].copy_from_slice(&value[..4]);
+                memory[place(offset)..][..8].copy_from_slice(&value);
+            }
+        }
+        assert_eq!(run(&machine, engine, p, tables.satp(1)).1, sum, "{engine:?}");
+        for (n, page) in pages.into_iter().enumerate() {
+            let mut bytes = vec![0; 0x1000];
+            machine.memory.read(Gpa(page), &mut bytes).unwrap();
+            assert!(bytes == memory[0x1000 * n..0x1000 * (n + 1)], "{engine:?} page {n}");
         }
     }
 }
