@@ -37,6 +37,12 @@ const fn second_place(index: usize) -> usize {
     index ^ (ENTRIES / 2)
 }
 
+/// Might the page of `gva` stand where compiled code looks for the page before it? Of an access that may cross that compares the
+/// last byte's page only, on the grounds that this page is elsewhere. True at multiples of 1 GiB.
+const fn stands_before_itself(gva: u64) -> bool {
+    (index(gva) ^ index(gva.wrapping_sub(PAGE_SIZE))) % (ENTRIES / 2) == 0
+}
+
 /// The page that an entry is of, if any.
 fn page_of(entry: &Entry) -> Option<u64> {
     [entry.load, entry.store, entry.fetch].into_iter().find(|tag| *tag != INVALID)
@@ -446,6 +452,8 @@ impl Tlb {
         let Some(host) = host else { return };
         let tag = gva & !(PAGE_SIZE - 1);
         let allow = |yes: bool| if yes { tag } else { INVALID };
+        // Such a page is always looked up.
+        let data = !stands_before_itself(gva);
         let place = index(gva);
         let [at, second] = [place, second_place(place)].map(|place| number * ENTRIES + place);
         match page_of(&self.entries[at]) {
@@ -460,8 +468,8 @@ impl Tlb {
         let global = if page.global { GLOBAL } else { 0 };
         self.gpas[at] = page.gpa.page_base().0 | u64::from(page.shift) | global;
         self.entries[at] = Entry {
-            load: allow(page.load),
-            store: allow(page.store && writable),
+            load: allow(page.load && data),
+            store: allow(page.store && writable && data),
             fetch: allow(page.fetch),
             addend: host.wrapping_sub(tag),
         };
@@ -636,6 +644,25 @@ mod tests {
         for gva in [first, rival] {
             tlb.flush(TlbFlush { gva: Some(Gva(gva)), len: PAGE_SIZE, address_space: None });
             assert!(tlb.entry(gva, 0).load != gva && !tlb.recall(gva, 0, Access::Load));
+        }
+    }
+
+    /// As compiled code compares: the entry of the first byte's page with the page of the last byte.
+    #[test]
+    fn an_access_that_crosses_never_hits() {
+        let multiples = (12..64).flat_map(|shift| [1_u64, 3, 5].map(|n| n.wrapping_shl(shift)));
+        for gva in multiples.chain([0]) {
+            let before = gva.wrapping_sub(PAGE_SIZE);
+            for order in [[gva, before, gva], [before, gva, before]] {
+                let mut tlb = Tlb::new(1, 0);
+                for gva in order {
+                    if !tlb.recall(gva, 0, Access::Load) {
+                        tlb.fill(gva, 0, &page(gva, 12), Some(gva), true);
+                    }
+                    let entry = tlb.entry(before, 0);
+                    assert!(entry.load != gva && entry.store != gva, "{gva:#x}");
+                }
+            }
         }
     }
 

@@ -317,7 +317,9 @@ impl<S: Subject> Rig<S> {
     /// Runs to the end; gives `look` the state whenever the CPU was paused, and lets it run on.
     fn finish(&mut self, mut look: impl FnMut(Cpu<S>)) -> Final<S> {
         loop {
-            match self.vcpu.run(Some(1_000_000)) {
+            // Often: loops of a region see that the engine wants something only when nothing is left.
+            match self.vcpu.run(Some(50)) {
+                Exit::Limit => {}
                 Exit::Stopped => return self.ended(),
                 Exit::Paused => {
                     look(self.cpu());

@@ -4,7 +4,7 @@
 use crate::{
     abi::{
         Access as Packed, AccessKind, Context, ExitReason, HOT_COUNTERS, JumpEntry, MIN_JUMPS, TLB_ENTRIES,
-        TLB_INVALID, TlbEntry, tlb_index,
+        TLB_INVALID, TlbEntry, jump_mask, tlb_index,
     },
     code_memory::{CodeMemory, CodeSpan},
     cold,
@@ -365,6 +365,7 @@ impl Bench {
         self.context.env = (&raw mut self.machine).cast();
         self.context.tlb = std::array::from_fn(|regime| &raw const self.tlb[regime % TABLES * TLB_ENTRIES]);
         self.context.jumps = self.jumps.as_ptr();
+        self.context.jump_mask = jump_mask(self.jumps.len());
         self.context.insns_end = cpu.header.insns.wrapping_add(left as u64);
         enter_fp(&cpu.header);
         // SAFETY: the code keeps the contract of `abi`: that is what is tested; everything it is given lives on.
