@@ -760,13 +760,14 @@ mod tests {
     fn a_flush_drops_large_pages_that_are_remembered_no_more() {
         let mut tlb = Tlb::new(1, 0);
         // More large pages than are remembered, each at a granule of its own place in the table.
+        let at = |n: u64| (n + 1) << 21 | n << 12;
         for n in 0..=LARGE as u64 {
-            tlb.fill(n << 21 | n << 12, 0, &page(n << 21 | n << 12, 21), Some(0), true);
+            tlb.fill(at(n), 0, &page(at(n), 21), Some(0), true);
         }
-        assert_eq!((tlb.large(0, 0), tlb.entry(0, 0).load), (None, 0));
-        tlb.flush(TlbFlush { gva: Some(Gva(0x1f_f000)), ..TlbFlush::default() });
-        assert_eq!(tlb.entry(0, 0).load, INVALID);
-        assert_eq!(tlb.entry(1 << 21 | 1 << 12, 0).load, 1 << 21 | 1 << 12);
+        assert_eq!((tlb.large(at(0), 0), tlb.entry(at(0), 0).load), (None, at(0)));
+        tlb.flush(TlbFlush { gva: Some(Gva(0x3f_f000)), ..TlbFlush::default() });
+        assert_eq!(tlb.entry(at(0), 0).load, INVALID);
+        assert_eq!(tlb.entry(at(1), 0).load, at(1));
 
         // Forgotten for want of permissions, and found smaller afterwards.
         let mut tlb = Tlb::new(1, 0);
