@@ -40,7 +40,7 @@ const fn second_place(index: usize) -> usize {
 /// Might the page of `gva` stand where compiled code looks for the page before it? Of an access that may cross that compares the
 /// last byte's page only, on the grounds that this page is elsewhere. True at multiples of 1 GiB.
 const fn stands_before_itself(gva: u64) -> bool {
-    (index(gva) ^ index(gva.wrapping_sub(PAGE_SIZE))) % (ENTRIES / 2) == 0
+    (index(gva) ^ index(gva.wrapping_sub(PAGE_SIZE))) & (ENTRIES / 2 - 1) == 0
 }
 
 /// The page that an entry is of, if any.
@@ -788,9 +788,10 @@ mod tests {
         assert_eq!([0x1000, 0x2000, 0x3000].map(|gva| tlb.entry(gva, 0).load), [INVALID, INVALID, 0x3000]);
         tlb.flush(TlbFlush { gva: Some(Gva(u64::MAX)), len: u64::MAX, address_space: None });
         assert_eq!(tlb.entry(0x3000, 0).load, INVALID);
-        tlb.fill(0, 0, &page(0x8000, 12), Some(0), true);
+        tlb.fill(0, 0, &Page { fetch: true, ..page(0x8000, 12) }, Some(0), true);
+        assert_eq!(tlb.entry(0, 0).fetch, 0);
         tlb.flush(TlbFlush { gva: Some(Gva(u64::MAX)), len: 2, address_space: None });
-        assert_eq!(tlb.entry(0, 0).load, INVALID);
+        assert_eq!(tlb.entry(0, 0).fetch, INVALID);
     }
 
     #[test]
