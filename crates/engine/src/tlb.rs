@@ -655,9 +655,9 @@ mod tests {
             let before = gva.wrapping_sub(PAGE_SIZE);
             for order in [[gva, before, gva], [before, gva, before]] {
                 let mut tlb = Tlb::new(1, 0);
-                for gva in order {
-                    if !tlb.recall(gva, 0, Access::Load) {
-                        tlb.fill(gva, 0, &page(gva, 12), Some(gva), true);
+                for used in order {
+                    if !tlb.recall(used, 0, Access::Load) {
+                        tlb.fill(used, 0, &page(used, 12), Some(used), true);
                     }
                     let entry = tlb.entry(before, 0);
                     assert!(entry.load != gva && entry.store != gva, "{gva:#x}");
