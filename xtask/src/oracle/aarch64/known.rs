@@ -16,7 +16,8 @@ pub(super) const LEFT_OUT: Features = Features::PAUTH
 
 /// Encodings, as mask and value, that QEMU 10's `max` has and Isomer has not.
 const FOREIGN: &[(u32, u32)] = &[
-    // FEAT_MTE: `addg`, `subg`, `irg`, `gmi`, `subp`, `ldg` and its kin.
+    // FEAT_MTE: `stgp`; `addg`, `subg`; `irg`, `gmi`, `subp`; `ldg` and its kin.
+    (0xfe40_0000, 0x6800_0000),
     (0xbf80_0000, 0x9180_0000),
     (0x5fe0_0000, 0x1ac0_0000),
     (0xff20_0000, 0xd920_0000),
