@@ -21,6 +21,8 @@ const FOREIGN: &[(u32, u32)] = &[
     (0xbf80_0000, 0x9180_0000),
     (0x5fe0_0000, 0x1ac0_0000),
     (0xff20_0000, 0xd920_0000),
+    // FEAT_HBC: `bc.cond`.
+    (0xff00_0010, 0x5400_0010),
     // FEAT_MOPS.
     (0x3b20_0c00, 0x1900_0400),
     // FEAT_SM3 and FEAT_SM4, with all of their neighbours.
