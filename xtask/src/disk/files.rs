@@ -17,8 +17,9 @@ use crate::tools::{self, Tool};
 const ARCHITECTURE: &str = "riscv64";
 /// Depends on the newest kernel's package.
 const KERNEL_METAPACKAGE: &str = "linux-image-riscv64";
-/// What the test loads; what they depend on comes along.
-const MODULES: [&str; 6] = ["virtio_blk", "nvme", "virtio_scsi", "sd_mod", "sr_mod", "ext4"];
+/// What the test loads; what they depend on comes along, but for what ext4 asks the kernel for by itself.
+const MODULES: [&str; 7] =
+    ["virtio_blk", "nvme", "virtio_scsi", "sd_mod", "sr_mod", "crc32c_generic", "ext4"];
 /// Written last: names the version of a complete set of files.
 const VERSION: &str = "version.txt";
 /// The root's length.
@@ -100,7 +101,7 @@ impl Files {
         std::os::unix::fs::symlink("busybox", folder.join("bin/sh"))?;
         let _ = fs::remove_file(&self.root);
         let mut tool = Command::new("mke2fs");
-        tool.args(["-q", "-F", "-t", "ext4", "-d"]).arg(&folder).arg(&self.root).arg(ROOT_SIZE);
+        tool.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-d"]).arg(&folder).arg(&self.root).arg(ROOT_SIZE);
         process::run(&mut tool)
     }
 }
@@ -145,7 +146,7 @@ pub(crate) fn fio_root(work: &Path) -> Result<PathBuf> {
         .context("cannot copy bench-init")?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
     let mut tool = Command::new("mke2fs");
-    tool.args(["-q", "-F", "-t", "ext4", "-d"]).arg(&folder).arg(&image).arg("1G");
+    tool.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-d"]).arg(&folder).arg(&image).arg("1G");
     process::run(&mut tool)?;
     Ok(image)
 }
