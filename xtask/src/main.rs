@@ -9,6 +9,7 @@ mod fuzz;
 mod guest;
 mod isa;
 mod kill_disk;
+mod machines;
 mod net;
 mod oracle;
 mod powercut;
@@ -52,6 +53,8 @@ enum Task {
     KillDisk(kill_disk::Command),
     /// Use disk images from several threads at once, with a model of what they hold
     Storm(storm::Command),
+    /// Use a Debian machine as people do: packages, a compiler, a web server, reboots
+    Debian(machines::Command),
     /// Compare random instruction streams with QEMU on every engine
     Oracle(oracle::Command),
     /// Measure speed, memory and start-up beside QEMU
@@ -89,6 +92,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Disk(command) => disk::run(&command),
         Task::KillDisk(command) => kill_disk::run(&command),
         Task::Storm(command) => storm::run(&command),
+        Task::Debian(command) => machines::run(&command),
         Task::Oracle(command) => oracle::run(&command),
         Task::Bench(command) => bench::run(&command),
         Task::Fuzz(command) => fuzz::run(command),

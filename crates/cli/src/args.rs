@@ -1,6 +1,6 @@
 //! The command line: one definition that help, errors and shell completions all come from.
 
-use crate::{cache::CacheArgs, image::ImageArgs, network, network::NetArg, values};
+use crate::{cache::CacheArgs, image::ImageArgs, machines, network, network::NetArg, values};
 use clap::{
     Args, Parser, Subcommand, ValueEnum, ValueHint,
     builder::{PossibleValue, PossibleValuesParser},
@@ -15,6 +15,9 @@ Examples:
   isomer run                           a shell in the embedded Linux, offline
   isomer run -- uname -m               one command in it; its exit code becomes isomer's
   isomer run ./Image --initrd ./rd.gz  a kernel of yours
+  isomer run debian                    Debian 13: made once, then started in seconds
+  isomer run debian --name dev         one that keeps what it writes
+  isomer shell dev                     a shell in it, from another terminal
   isomer doctor                        what works on this host, and what to do about the rest
   isomer help run                      everything `run` can do";
 
@@ -40,6 +43,9 @@ Examples:
   isomer run --share .:/src -- ls -l /src
       The current directory is /src in the embedded guest. Another guest mounts
       it by what follows the colon: mount -t virtiofs /src /anywhere
+  isomer run debian --name web --detach --publish 8080:80
+      A machine in the background: isomer shell web, isomer exec web -- COMMAND,
+      isomer cp FILE web:/root/, isomer console web, isomer stop web.
   isomer run --firmware fw_jump.elf --kernel u-boot.bin --cpus 4 --memory 2G \\
              --disk disk.img,format=raw
       OpenSBI and U-Boot in place of the built-in firmware.
@@ -91,8 +97,13 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Look after the compiled code that runs keep for later ones
     Cache(CacheArgs),
-    /// Make, describe, copy, check and resize disk images
+    /// Pull, import, list and remove images; make, describe, copy, check and resize image files
     Image(ImageArgs),
+    #[command(flatten)]
+    Machine(machines::Verb),
+    /// The process of a machine in the background
+    #[command(hide = true)]
+    ServeMachine(ServeArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -161,10 +172,18 @@ impl From<TransportArg> for Transport {
     }
 }
 
+/// The machine that a background process runs.
 #[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Its name
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// A kernel: Image, ELF, or either compressed. Without it, the embedded Linux guest
+    /// An image by name (debian is made when it is first asked for), or a kernel: Image, ELF, or either compressed.
+    /// Without it, the embedded Linux guest
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) target: Option<PathBuf>,
 
@@ -176,9 +195,9 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value = Arch::default().name(), value_parser = archs(), help_heading = "Machine")]
     pub(crate) arch: String,
 
-    /// RAM, with a unit: 512M, 2G
-    #[arg(long, short, value_name = "SIZE", default_value = "512M", value_parser = values::size, help_heading = "Machine")]
-    pub(crate) memory: u64,
+    /// RAM, with a unit: 2G [512M; 1G for an image]
+    #[arg(long, short, value_name = "SIZE", value_parser = values::size, help_heading = "Machine")]
+    pub(crate) memory: Option<u64>,
 
     /// Number of CPUs
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Machine")]
@@ -243,6 +262,18 @@ pub(crate) struct RunArgs {
     /// What runs guest code
     #[arg(long, value_enum, default_value_t, help_heading = "Machine")]
     pub(crate) engine: EngineArg,
+
+    /// Keep the machine under this name: its disk is its own, and other commands (shell, exec, stop) find it
+    #[arg(long, value_name = "NAME", help_heading = "Machine")]
+    pub(crate) name: Option<String>,
+
+    /// Size of a named machine's disk, when it is made [16G]
+    #[arg(long, value_name = "SIZE", value_parser = values::size, requires = "name", help_heading = "Machine")]
+    pub(crate) disk_size: Option<u64>,
+
+    /// Run a named machine in the background
+    #[arg(long, requires = "name", help_heading = "Run")]
+    pub(crate) detach: bool,
 
     /// Whether compiled code is taken from earlier runs (ro), and kept for later ones, too (rw)
     #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "Machine")]
@@ -334,7 +365,7 @@ pub(crate) struct CompletionsArgs {
 /// Instruction sets that are planned: known by name, so that asking for one gets an answer.
 pub(crate) const PLANNED_ARCHS: &[&str] = &["x86_64", "ppc64le"];
 
-fn archs() -> PossibleValuesParser {
+pub(crate) fn archs() -> PossibleValuesParser {
     let built = Arch::ALL.iter().map(|arch| PossibleValue::new(arch.name()));
     let planned = PLANNED_ARCHS.iter().map(|name| PossibleValue::new(*name).hide(true));
     PossibleValuesParser::new(built.chain(planned))
@@ -368,7 +399,7 @@ mod tests {
     #[test]
     fn defaults_are_the_embedded_guest() {
         let args = run(&[]).unwrap();
-        assert_eq!((args.target, args.command.len(), args.memory, args.cpus), (None, 0, 512 << 20, 1));
+        assert_eq!((args.target, args.command.len(), args.memory, args.cpus), (None, 0, None, 1));
         assert_eq!(
             (args.arch.as_str(), args.engine, args.format),
             ("riscv64", EngineArg::Auto, Format::Text)

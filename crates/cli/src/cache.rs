@@ -1,6 +1,9 @@
 //! `isomer cache`: what the persistent code cache has, whether all of it is sound, and how to be rid of it.
 
-use crate::{args::Format, report};
+use crate::{
+    args::Format,
+    report::{self, Size},
+};
 use clap::{Args, Subcommand, ValueHint};
 use isomer_jit::cache::{CacheError, CacheFiles, Damaged, NamespaceSurvey, Places, Survey, Verification};
 use miette::Diagnostic;
@@ -211,22 +214,6 @@ fn text(outcome: &Outcome, now_secs: u64) -> String {
         }
         Outcome::Cleared { directory, files, bytes } => {
             format!("{directory}: {files} files removed, {} free\n", Size(*bytes))
-        }
-    }
-}
-
-/// A size for people, to three digits.
-struct Size(u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-        match units.iter().find(|(shift, _)| self.0 >> shift != 0) {
-            Some((shift, unit)) => {
-                let size = self.0 as f64 / (1_u64 << shift) as f64;
-                write!(f, "{size:.*} {unit}", usize::from(size < 100.0))
-            }
-            None => write!(f, "{} bytes", self.0),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The host's ends of the guest's console and of its command's streams: the terminal, pipes, or memory.
 
-use crate::signals::{Cause, Control};
+use crate::{
+    machines::Hub,
+    signals::{Cause, Control},
+};
 use isomer_devices::backend::{
     Capture, CharInput, CharOutput, ConsoleCommand, EscapeFilter, FdOutput, InputPump, InputWaker, PumpEvent,
     QueuedOutput, RawMode,
@@ -35,6 +38,8 @@ pub(crate) enum Sink {
     Host(HostSink),
     /// Into memory.
     Kept(KeptSink),
+    /// To the log, and to whoever is attached.
+    Hub(Hub),
 }
 
 #[derive(Clone)]
@@ -98,7 +103,7 @@ impl Sink {
     /// What was kept as text, and whether its beginning is missing.
     pub(crate) fn text(&self) -> (String, bool) {
         match self {
-            Self::Host(_) => (String::new(), false),
+            Self::Host(_) | Self::Hub(_) => (String::new(), false),
             Self::Kept(sink) => {
                 let bytes = sink.capture.bytes();
                 let truncated = sink.total_bytes.load(Ordering::Acquire) > bytes.len() as u64;
@@ -119,6 +124,7 @@ impl CharOutput for Sink {
                 sink.total_bytes.fetch_add(bytes.len() as u64, Ordering::AcqRel);
                 sink.capture.write(bytes);
             }
+            Self::Hub(hub) => hub.write(bytes),
         }
     }
 
@@ -129,6 +135,7 @@ impl CharOutput for Sink {
                 sink.accepted.fetch_add(taken as u64, Ordering::AcqRel);
                 taken
             }
+            Self::Hub(hub) => hub.offer(bytes),
             Self::Host(_) | Self::Kept(_) => {
                 self.write(bytes);
                 bytes.len()
@@ -137,8 +144,10 @@ impl CharOutput for Sink {
     }
 
     fn on_room(&mut self, wake: Arc<dyn Fn() + Send + Sync>) {
-        if let Self::Host(sink) = self {
-            lock(&sink.queue).on_room(wake);
+        match self {
+            Self::Host(sink) => lock(&sink.queue).on_room(wake),
+            Self::Hub(hub) => hub.on_room(wake),
+            Self::Kept(_) => {}
         }
     }
 
@@ -248,6 +257,8 @@ pub(crate) enum Input {
     Console { end_key: bool },
     /// A command's standard input.
     Command,
+    /// Nobody is there: whoever attaches types.
+    Nobody,
 }
 
 impl Console {
@@ -262,10 +273,13 @@ impl Console {
         let switch = Switch::new(waker.clone(), end_key);
         let raw = match input {
             Input::Terminal => Some(Arc::new(RawMode::enter(rustix::stdio::stdin())?)),
-            Input::Console { .. } | Input::Command => None,
+            Input::Console { .. } | Input::Command | Input::Nobody => None,
         };
         if let Some(raw) = &raw {
             control.set_raw(raw);
+        }
+        if input == Input::Nobody {
+            return Ok(Self { switch, raw, pump: None });
         }
         let escape = raw.is_some().then(EscapeFilter::default);
         let stopper = control.clone();

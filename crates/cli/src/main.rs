@@ -3,11 +3,14 @@
 mod args;
 mod cache;
 mod console;
+mod debian;
 mod doctor;
 mod image;
 mod image_files;
+mod machines;
 mod network;
 mod plan;
+mod progress;
 mod report;
 mod run;
 mod signals;
@@ -34,6 +37,8 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args.format),
         Command::Cache(args) => cache::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Machine(verb) => machines::run(&verb),
+        Command::ServeMachine(args) => run::serve(&args),
         Command::Completions(args) => completions(&args),
     }
     .into()

@@ -25,11 +25,11 @@ pub(crate) enum PlanError {
     #[diagnostic(code(isomer::cli::not_available), help("{instead}"))]
     NotAvailable { what: String, instead: String },
     /// TARGET names nothing here.
-    #[error("there is no file `{name}` here, and named images are not available in this version")]
+    #[error("there is no file `{name}` here")]
     #[diagnostic(
         code(isomer::cli::no_such_target),
         help(
-            "give the path of a kernel (as in ./Image), or no target at all for the embedded Linux guest; \
+            "give the path of a kernel (as in ./Image), the name of an image (isomer image list), or no target at all for the embedded Linux guest; \
              for a command in it, write -- first: isomer run -- {name}"
         )
     )]
@@ -59,6 +59,9 @@ impl PlanError {
         }
     }
 }
+
+/// RAM of a machine that was not asked about.
+const MEMORY_BYTES: u64 = 512 << 20;
 
 fn usage(why: &str, fix: &str) -> PlanError {
     PlanError::Usage { why: why.into(), fix: fix.into() }
@@ -92,7 +95,7 @@ pub(crate) fn spec(args: &RunArgs) -> Result<Spec, PlanError> {
         arch,
         cpu_model: args.cpu.clone(),
         cpus: args.cpus,
-        memory_bytes: args.memory,
+        memory_bytes: args.memory.unwrap_or(MEMORY_BYTES),
         boot,
         append: args.append.clone(),
         command,

@@ -69,6 +69,23 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// A size for people, to three digits.
+pub(crate) struct Size(pub(crate) u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let text = match units.iter().find(|(shift, _)| self.0 >> shift != 0) {
+            Some((shift, unit)) => {
+                let size = self.0 as f64 / (1_u64 << shift) as f64;
+                format!("{size:.*} {unit}", usize::from(size < 100.0))
+            }
+            None => format!("{} bytes", self.0),
+        };
+        f.pad(&text)
+    }
+}
+
 struct Count(usize, &'static str);
 
 impl fmt::Display for Count {

@@ -1,8 +1,9 @@
 //! `isomer run`: one machine from its first instruction to an exit code, through resets.
 
 use crate::{
-    args::{Format, RunArgs},
+    args::{Format, RunArgs, ServeArgs},
     console::{Console, Input, KEPT_BYTES, Sink},
+    machines::{self, Attached, Hub, Prepared, Served},
     plan::{self, PlanError},
     report::{self, Elapsed, ErrorReport, RunError, RunReport, Truncated, VcpuReport},
     signals::{Cause, Control, Handles},
@@ -28,6 +29,9 @@ enum StartError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     #[diagnostic(transparent)]
+    Named(#[from] machines::MachineError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Machine(#[from] MachineError),
     #[error("the host refuses {what}: {source}")]
     #[diagnostic(
@@ -43,26 +47,52 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
 
 /// Runs what `args` ask for and returns the process's exit code.
 pub(crate) fn run(args: &RunArgs) -> u8 {
-    isomer_engine::share_heap();
-    match start(args) {
+    let started = match machines::prepare(args) {
+        Ok(Prepared::Background) => return 0,
+        Ok(Prepared::Here(args, attached)) => start(&args, attached.as_ref(), false),
+        Err(error) => Err(error.into()),
+    };
+    end(started, args.format)
+}
+
+/// Runs a named machine in the background: its console goes to its log and to whoever attaches.
+pub(crate) fn serve(args: &ServeArgs) -> u8 {
+    let started = machines::serve(&args.name)
+        .map_err(StartError::from)
+        .and_then(|(args, attached)| start(&RunArgs { quiet: true, ..args }, Some(&attached), true));
+    end(started, Format::Text)
+}
+
+fn end(started: Result<u8, StartError>, format: Format) -> u8 {
+    match started {
         Ok(code) => code,
         Err(error) => {
-            report::error(&error, args.format);
+            report::error(&error, format);
             match error {
                 StartError::Plan(error) => error.exit_code(),
-                StartError::Machine(_) | StartError::Host { .. } => 1,
+                StartError::Named(_) | StartError::Machine(_) | StartError::Host { .. } => 1,
             }
         }
     }
 }
 
-fn start(args: &RunArgs) -> Result<u8, StartError> {
+fn start(args: &RunArgs, attached: Option<&Attached>, background: bool) -> Result<u8, StartError> {
+    isomer_engine::share_heap();
     let spec = plan::spec(args)?;
     // Before anything runs, so that a wrong file is no surprise at the end.
     let symbols = args.profile.map(|_| Symbols::of(&spec)).transpose()?.unwrap_or_default();
     let control = Control::default();
     control.handle_signals().map_err(host("to watch signals"))?;
-    let outputs = Outputs::new(args, &control).map_err(host("output"))?;
+    let mut outputs = Outputs::new(args, &control).map_err(host("output"))?;
+    let hub = match attached.filter(|_| background) {
+        Some(attached) => Some(Hub::console(attached.machine.log_path()).map_err(host("a log"))?),
+        None => None,
+    };
+    if let Some(hub) = &hub {
+        outputs.console = Sink::Hub(hub.clone());
+    }
+    let served =
+        attached.map(|attached| attached.listen(hub, &control)).transpose().map_err(host("a socket"))?;
     let began = Instant::now();
     let deadline = args.timeout.map(|limit| began + limit);
     if let Some(deadline) = deadline {
@@ -71,6 +101,7 @@ fn start(args: &RunArgs) -> Result<u8, StartError> {
     let mut session = Session {
         args,
         spec: &spec,
+        served,
         control,
         outputs,
         began,
@@ -117,6 +148,8 @@ impl Outputs {
 struct Session<'a> {
     args: &'a RunArgs,
     spec: &'a Spec,
+    /// How a named machine is reached from outside.
+    served: Option<Served>,
     control: Control,
     outputs: Outputs,
     began: Instant,
@@ -170,13 +203,15 @@ impl Session<'_> {
             console: Box::new(self.outputs.console.clone()),
             streams: self.spec.command.is_some().then_some(streams),
             waker: waker.clone(),
-            ports: Vec::new(),
+            ports: self.served.as_ref().map(Served::ports).unwrap_or_default(),
         };
         Machine::new(self.spec, host)
     }
 
     fn open_console(&self, waker: InputWaker) -> io::Result<Console> {
-        let input = if plan::is_interactive(self.args, self.spec) {
+        let input = if matches!(self.outputs.console, Sink::Hub(_)) {
+            Input::Nobody
+        } else if plan::is_interactive(self.args, self.spec) {
             Input::Terminal
         } else if self.spec.command.is_some() {
             Input::Command
@@ -207,9 +242,15 @@ impl Session<'_> {
             engine: Some(machine.engine().clone()),
         });
         console.switch().connect(machine.input());
+        if let Some(served) = &self.served {
+            served.connect(machine);
+        }
         let started = machine.start();
         let outcome = started.map(|()| machine.wait(self.deadline));
         console.switch().disconnect();
+        if let Some(served) = &self.served {
+            served.disconnect();
+        }
         self.control.detach();
         self.engine = machine.engine().kind();
         self.jit = self.jit.plus(&machine.engine().jit_stats());

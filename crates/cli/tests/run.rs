@@ -315,7 +315,9 @@ fn impossible_machines_are_refused() {
     refused(&["--cpu", "vax"], "isomer::machine::cpu_model", 1);
     refused(&["--engine", "kvm"], "isomer::cli::not_available", 1);
     refused(&["--arch", "x86_64"], "isomer::cli::not_available", 1);
-    refused(&["debian"], "isomer::cli::no_such_target", 1);
+    refused(&["nowhere"], "isomer::image::not_found", 1);
+    refused(&["Nowhere"], "isomer::cli::no_such_target", 1);
+    refused(&["--name", "dev"], "isomer::machines::usage", 1);
     refused(&["--initrd", "x"], "isomer::cli::usage", 2);
 }
 
