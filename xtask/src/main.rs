@@ -18,6 +18,7 @@ mod share;
 mod storm;
 mod stress;
 mod suites;
+mod testfloat;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -67,6 +68,8 @@ enum Task {
     Guest(guest::Command),
     /// Run public conformance suites on every engine
     Suites(suites::Command),
+    /// Compare floating-point instructions with TestFloat's vectors on every engine
+    Testfloat(testfloat::Command),
     /// Let four harts write code for one another, on every engine by turns, for an hour
     Stress(stress::Command),
 }
@@ -98,6 +101,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Fuzz(command) => fuzz::run(command),
         Task::Guest(command) => guest::run(command),
         Task::Suites(command) => suites::run(command),
+        Task::Testfloat(command) => testfloat::run(&command),
         Task::Stress(command) => stress::run(&command),
     }
 }
