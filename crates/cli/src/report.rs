@@ -2,7 +2,7 @@
 
 use crate::{
     args::Format,
-    tiers::{ProfileReport, Tiers},
+    tiers::{CacheReport, ProfileReport, Tiers},
 };
 use isomer_engine::{EngineKind, Stats};
 use isomer_machine::{EngineChoice, Outcome, Spec};
@@ -284,6 +284,9 @@ pub(crate) struct RunReport {
     pub(crate) cpu_ms: u64,
     pub(crate) vcpus: Vec<VcpuReport>,
     pub(crate) tiers: Tiers,
+    /// Of compiled code, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cache: Option<CacheReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) profile: Option<ProfileReport>,
     pub(crate) stdout: String,
@@ -317,6 +320,7 @@ impl RunReport {
             ));
         }
         text.push_str(&self.tiers.text());
+        text.extend(self.cache.as_ref().map(CacheReport::text));
         text
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     plan::{self, PlanError},
     report::{self, Elapsed, ErrorReport, RunError, RunReport, Truncated, VcpuReport},
     signals::{Cause, Control, Handles},
-    tiers::{ProfileReport, Tiers},
+    tiers::{CacheReport, ProfileReport, Tiers},
 };
 use isomer_devices::backend::{FdOutput, InputWaker, terminal_size};
 use isomer_engine::{EngineKind, JitStats, Samples};
@@ -110,6 +110,7 @@ fn start(args: &RunArgs, attached: Option<&Attached>, background: bool) -> Resul
         resets: 0,
         engine: EngineKind::default(),
         jit: JitStats::default(),
+        cache: None,
         samples: Samples::default(),
         symbols,
     };
@@ -159,6 +160,7 @@ struct Session<'a> {
     /// The last machine's.
     engine: EngineKind,
     jit: JitStats,
+    cache: Option<CacheReport>,
     samples: Samples,
     /// For the profile.
     symbols: Symbols,
@@ -253,7 +255,11 @@ impl Session<'_> {
         }
         self.control.detach();
         self.engine = machine.engine().kind();
-        self.jit = self.jit.plus(&machine.engine().jit_stats());
+        let jit = machine.engine().jit_stats();
+        self.jit = self.jit.plus(&jit);
+        if let Some(cache) = machine.engine().cache_stats() {
+            self.cache.get_or_insert_default().add(&cache, &jit);
+        }
         self.samples.merge(machine.samples());
         let stats = machine.stats();
         self.vcpus.resize(stats.len().max(self.vcpus.len()), VcpuReport::default());
@@ -282,6 +288,7 @@ impl Session<'_> {
             wall_ms: self.began.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
             cpu_ms: cpu_ms(),
             tiers: Tiers::new(&self.vcpus, &self.jit),
+            cache: self.cache,
             vcpus: self.vcpus,
             profile,
             stdout: String::new(),

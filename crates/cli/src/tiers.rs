@@ -1,7 +1,7 @@
 //! What each tier of the engine did, and where the guest's time went: `--stats` and `--profile`, as text and as JSON.
 
 use crate::report::VcpuReport;
-use isomer_engine::{JitStats, Tier};
+use isomer_engine::{CacheStats, JitStats, Tier};
 use isomer_machine::profile::Profile;
 use serde::Serialize;
 
@@ -93,6 +93,86 @@ impl Tiers {
         }
         let lines = text.lines().map(str::trim_end);
         lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// What the cache of compiled code did in one run, until the guest's end: what is left then is written afterwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct CacheReport {
+    /// Entries it has: a region each, or the blocks of a page.
+    entries: u64,
+    /// Blocks in the latter.
+    blocks: u64,
+    /// Times a region was looked for.
+    lookups: u64,
+    /// Entries read from disk and verified.
+    disk_hits: u64,
+    /// Entries that were in memory already.
+    memory_hits: u64,
+    /// Regions taken.
+    taken_regions: u64,
+    /// Pages taken, for each CPU.
+    taken_pages: u64,
+    /// Blocks taken with them: those for the bytes that were there.
+    taken_blocks: u64,
+    /// Entries read in vain: for other bytes.
+    stale: u64,
+    /// What was refused: damaged, foreign, or not private.
+    refused: u64,
+    /// Entries written.
+    written: u64,
+    written_bytes: u64,
+    /// Entries not written, for lack of time or room.
+    dropped: u64,
+    /// Why something was not written last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+}
+
+impl CacheReport {
+    /// Adds what it did for one machine; there is another after each reset.
+    pub(crate) fn add(&mut self, cache: &CacheStats, jit: &JitStats) {
+        (self.entries, self.blocks) = (cache.entries, cache.blocks);
+        self.lookups += cache.lookups;
+        self.disk_hits += cache.disk_hits;
+        self.memory_hits += cache.memory_hits;
+        self.taken_regions += jit.kept_regions;
+        self.taken_pages += jit.kept_pages;
+        self.taken_blocks += jit.kept_blocks;
+        self.stale += cache.stale;
+        self.refused += cache.damaged;
+        self.written += cache.written;
+        self.written_bytes += cache.written_bytes;
+        self.dropped += cache.dropped;
+        if cache.trouble.is_some() {
+            self.trouble.clone_from(&cache.trouble);
+        }
+    }
+
+    /// For people, each line beginning with a line break.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!(
+            "\nisomer: cache: has {} entries with {} blocks; {} entries read from disk, {} from memory, {} stale, {} refused\
+             \nisomer: cache: took {} blocks in {} pages, and {} regions of {} looked for; wrote {} entries, {} KiB, before the \
+             end; dropped {}",
+            self.entries,
+            self.blocks,
+            self.disk_hits,
+            self.memory_hits,
+            self.stale,
+            self.refused,
+            self.taken_blocks,
+            self.taken_pages,
+            self.taken_regions,
+            self.lookups,
+            self.written,
+            self.written_bytes >> 10,
+            self.dropped,
+        );
+        if let Some(trouble) = &self.trouble {
+            text.push_str(&format!("\nisomer: cache: {trouble}"));
+        }
+        text
     }
 }
 
@@ -188,6 +268,35 @@ mod tests {
         assert_eq!(words(4), ["isomer:", "region", "7", "700", "9", "2.5"]);
         let json = serde_json::to_value(tiers).unwrap();
         assert_eq!((&json["region"]["compile_us"], &json["compiled_executed"]), (&2500.into(), &1800.into()));
+    }
+
+    #[test]
+    fn the_cache_of_all_machines_is_summed() {
+        let cache = CacheStats {
+            entries: 9,
+            blocks: 90,
+            lookups: 5,
+            memory_hits: 1,
+            disk_hits: 7,
+            damaged: 2,
+            written_bytes: 2048,
+            ..CacheStats::default()
+        };
+        let jit = JitStats { kept_regions: 3, kept_pages: 4, kept_blocks: 40, ..JitStats::default() };
+        let mut report = CacheReport::default();
+        report.add(&cache, &jit);
+        report.add(&CacheStats { entries: 11, trouble: Some("no room".into()), ..cache.clone() }, &jit);
+        report.add(&CacheStats { entries: 11, ..CacheStats::default() }, &JitStats::default());
+        let text = report.text();
+        for part in ["has 11 entries with 0 blocks", "14 entries read from disk, 2 from memory", "4 refused"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        for part in ["took 80 blocks in 8 pages, and 6 regions of 10", "4 KiB", "cache: no room"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!((&json["taken_blocks"], &json["trouble"]), (&80.into(), &"no room".into()));
     }
 
     #[test]

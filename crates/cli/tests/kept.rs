@@ -67,6 +67,41 @@ fn a_run_keeps_code_for_the_next() {
 }
 
 #[test]
+fn counters_tell_what_came_from_the_cache() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("kept");
+    let report = |how: &str| -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isomer"));
+        command.args(["run", "--timeout", "4m", "--engine", "jit", "--format", "json", "--cache", how]);
+        command.arg("--cache-dir").arg(&dir).args(["--", "sh", "-c", WORK]).stdin(Stdio::null());
+        command.env_remove("ISOMER_LOG").env_remove("RUST_LOG");
+        let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        assert_eq!(report["stdout"], EXPECTED, "{report}");
+        report
+    };
+    let count = |report: &Value, name: &str| report["cache"][name].as_u64().unwrap();
+    assert!(report("off").get("cache").is_none());
+
+    let cold = report("rw");
+    for name in ["disk_hits", "taken_pages", "taken_blocks", "taken_regions", "refused"] {
+        assert_eq!(count(&cold, name), 0, "{name}: {cold}");
+    }
+    let warm = report("ro");
+    assert!(count(&warm, "entries") > 200 && count(&warm, "blocks") > 2000, "{warm}");
+    assert!(count(&warm, "disk_hits") > 100 && count(&warm, "taken_blocks") > 1000, "{warm}");
+    assert!(count(&warm, "taken_pages") <= count(&warm, "disk_hits") + count(&warm, "memory_hits"), "{warm}");
+    assert_eq!((count(&warm, "written"), count(&warm, "refused")), (0, 0), "{warm}");
+    let compiled = |report: &Value| report["tiers"]["template"]["pieces"].as_u64().unwrap();
+    assert!(compiled(&warm) < compiled(&cold) / 2, "{} then {}", compiled(&cold), compiled(&warm));
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isomer"));
+    command.args(["run", "--stats", "--timeout", "4m", "--engine", "jit", "--cache", "ro", "--cache-dir"]);
+    let output = command.arg(&dir).args(["--", "true"]).stdin(Stdio::null()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("isomer: cache: has ") && errors.contains(" regions of "), "{errors}");
+}
+
+#[test]
 fn damage_is_refused_and_a_cache_that_cannot_be_used_is_told_once() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("kept");

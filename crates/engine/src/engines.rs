@@ -6,6 +6,7 @@ use crate::{
     jit::{Jit, JitError, JitStats},
 };
 use isomer_ir::Guest;
+use isomer_jit::cache::CacheStats;
 use std::{
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -127,6 +128,9 @@ pub trait SwitchEngine: Send + Sync {
 
     /// What the compilers did so far, all engines together.
     fn jit_stats(&self) -> JitStats;
+
+    /// What the cache of compiled code did so far; `None` if there is none.
+    fn cache_stats(&self) -> Option<CacheStats>;
 }
 
 impl<G: Guest> SwitchEngine for Engines<G> {
@@ -154,6 +158,11 @@ impl<G: Guest> SwitchEngine for Engines<G> {
     fn jit_stats(&self) -> JitStats {
         let state = self.lock();
         state.jits.iter().fold(JitStats::default(), |sum, (_, jit)| sum.plus(&jit.stats()))
+    }
+
+    fn cache_stats(&self) -> Option<CacheStats> {
+        // One engine at most has a cache.
+        self.lock().jits.iter().find(|(_, jit)| jit.has_cache()).map(|(_, jit)| jit.cache_stats())
     }
 }
 

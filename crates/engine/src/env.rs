@@ -468,6 +468,7 @@ impl<G: Guest> VcpuEnv<G> {
                 return None;
             }
             let (current, better) = (page.blocks().current(&bytes), jit.with_regions(&page, &bytes));
+            jit.count_kept(&current);
             self.blocks.keep(gpa, generation, provisional, KeptPage { id, page, current, better });
             if let Some(native) = &mut self.native {
                 native.fresh = Some(gpa.page_number());

@@ -175,6 +175,10 @@ pub struct JitStats {
     pub block_ns: u64,
     /// Regions that came from the cache and were not compiled.
     pub kept_regions: u64,
+    /// Pages of blocks' code that came from the cache, for each vCPU that uses them.
+    pub kept_pages: u64,
+    /// Blocks in them that are for the bytes that are there.
+    pub kept_blocks: u64,
 }
 
 impl JitStats {
@@ -193,6 +197,8 @@ impl JitStats {
             block_code_bytes: self.block_code_bytes + other.block_code_bytes,
             block_ns: self.block_ns + other.block_ns,
             kept_regions: self.kept_regions + other.kept_regions,
+            kept_pages: self.kept_pages + other.kept_pages,
+            kept_blocks: self.kept_blocks + other.kept_blocks,
         }
     }
 }
@@ -210,6 +216,8 @@ struct Counters {
     block_code_bytes: AtomicU64,
     block_ns: AtomicU64,
     kept_regions: AtomicU64,
+    kept_pages: AtomicU64,
+    kept_blocks: AtomicU64,
 }
 
 struct Shared<G: Guest> {
@@ -480,6 +488,14 @@ impl<G: Guest> Jit<G> {
         asked
     }
 
+    /// Counts a page that came from the cache, and its blocks that are of use, by a bit each.
+    pub(crate) fn count_kept(&self, current: &[u64]) {
+        let counters = &self.shared.counters;
+        let blocks: u64 = current.iter().map(|bits| u64::from(bits.count_ones())).sum();
+        counters.kept_pages.fetch_add(1, Ordering::Relaxed);
+        counters.kept_blocks.fetch_add(blocks, Ordering::Relaxed);
+    }
+
     /// Which blocks of a page that came from the cache have better code there. A bit each.
     pub(crate) fn with_regions(&self, page: &LoadedPage, bytes: &[u8; PAGE_SIZE as usize]) -> Vec<u64> {
         self.shared.kept.with_regions(page, bytes)
@@ -533,6 +549,8 @@ impl<G: Guest> Jit<G> {
             block_code_bytes: get(&c.block_code_bytes),
             block_ns: get(&c.block_ns),
             kept_regions: get(&c.kept_regions),
+            kept_pages: get(&c.kept_pages),
+            kept_blocks: get(&c.kept_blocks),
         }
     }
 

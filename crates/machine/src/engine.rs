@@ -42,6 +42,11 @@ impl MachineEngine {
     pub fn jit_stats(&self) -> isomer_engine::JitStats {
         self.switch.jit_stats()
     }
+
+    /// What the cache of compiled code did so far; `None` if there is none.
+    pub fn cache_stats(&self) -> Option<isomer_engine::CacheStats> {
+        self.switch.cache_stats()
+    }
 }
 
 /// Makes the engine `spec` asks for. Where the cache of compiled code cannot be used, it does without and we say so, once a

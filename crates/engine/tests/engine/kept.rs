@@ -101,6 +101,7 @@ fn the_second_machine_compiles_nothing() {
             assert_eq!(second.result, expected(3));
             assert_eq!((second.jit.blocks, second.jit.regions), (0, 0), "{policy:?} {mode:?}");
             assert!(second.jit.kept_regions > 0 && second.disk_hits > 2 && second.written == 0);
+            assert!(second.jit.kept_pages > 0 && second.jit.kept_blocks > 3, "{:?}", second.jit);
         }
         let off = run(jit(policy, dir.path(), CacheMode::Off), 3);
         assert_eq!((off.result, off.disk_hits), (expected(3), 0));
