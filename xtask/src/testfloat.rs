@@ -187,8 +187,9 @@ fn at_once<T: Send>(
     machines: &mut [Box<dyn Machine>],
     job: impl Fn(&mut Box<dyn Machine>) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
+    let job = &job;
     thread::scope(|scope| {
-        let started: Vec<_> = machines.iter_mut().map(|machine| scope.spawn(|| job(machine))).collect();
+        let started: Vec<_> = machines.iter_mut().map(|machine| scope.spawn(move || job(machine))).collect();
         let joined = started.into_iter().map(|thread| match thread.join() {
             Ok(result) => result,
             Err(_) => bail!("a machine's thread panicked"),

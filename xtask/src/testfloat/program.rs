@@ -86,7 +86,7 @@ impl Program {
         let mut source = machine::symbols() + recipe.start;
         for (number, (setting, code)) in picked.iter().enumerate() {
             // Within a page, so that whole loops are compiled together.
-            source += &format!("    .balign 256\ncase_{number}: # {}\n", setting.function.name());
+            source += &format!("    .balign 256\ncase_{number}: /* {} */\n", setting.function.name());
             source += &(recipe.enclose)(*setting, code, specialization);
         }
         let elf = assemble(recipe, &source, folder)?;
