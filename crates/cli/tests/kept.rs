@@ -82,10 +82,9 @@ fn counters_tell_what_came_from_the_cache() {
     let count = |report: &Value, name: &str| report["cache"][name].as_u64().unwrap();
     assert!(report("off").get("cache").is_none());
 
+    // What this run gives up for want of room comes back from what it has written itself.
     let cold = report("rw");
-    for name in ["disk_hits", "taken_pages", "taken_blocks", "taken_regions", "refused"] {
-        assert_eq!(count(&cold, name), 0, "{name}: {cold}");
-    }
+    assert!(count(&cold, "written") > 200 && count(&cold, "refused") == 0, "{cold}");
     let warm = report("ro");
     assert!(count(&warm, "entries") > 200 && count(&warm, "blocks") > 2000, "{warm}");
     assert!(count(&warm, "disk_hits") > 100 && count(&warm, "taken_blocks") > 1000, "{warm}");
