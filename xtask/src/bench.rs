@@ -73,13 +73,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     }
     let platform = Platform::named(&command.arch)?;
     require_qemu(platform)?;
-    let isomer = match &command.isomer {
-        Some(isomer) => isomer.clone(),
-        None => {
-            crate::build_release()?;
-            crate::target_dir()?.join("release/isomer")
-        }
-    };
+    let isomer = crate::isomer(command.isomer.as_deref())?;
     let work = crate::target_dir()?.join("bench").join(platform.arch);
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
     let qemu_cpu = command.qemu_cpu.clone();

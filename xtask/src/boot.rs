@@ -320,13 +320,7 @@ struct Runner {
 impl Runner {
     fn prepare(command: &Command, boots: &[Boot]) -> Result<Self> {
         let target = crate::target_dir()?;
-        let isomer = match &command.isomer {
-            Some(isomer) => isomer.clone(),
-            None => {
-                crate::build_release()?;
-                target.join("release/isomer")
-            }
-        };
+        let isomer = crate::isomer(command.isomer.as_deref())?;
         let mut files = Vec::new();
         for platform in [&RISCV64, &AARCH64] {
             let of_it = || boots.iter().filter(|boot| boot.platform.arch == platform.arch);

@@ -59,15 +59,8 @@ struct Report {
 /// # Errors
 /// When a guest does not finish, or one of its checks fails.
 pub(crate) fn run(command: &Command) -> Result<()> {
-    let target = crate::target_dir()?;
-    let isomer = match &command.isomer {
-        Some(isomer) => isomer.clone(),
-        None => {
-            crate::build_release()?;
-            target.join("release/isomer")
-        }
-    };
-    let work = target.join("disk");
+    let isomer = crate::isomer(command.isomer.as_deref())?;
+    let work = crate::target_dir()?.join("disk");
     let files = Files::prepare(&work, command.mirror.as_deref(), command.refresh)?;
     let buses = BUSES.iter().filter(|(bus, _)| command.bus.as_deref().is_none_or(|only| only == *bus));
     let mut boots = 0;

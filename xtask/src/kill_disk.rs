@@ -58,15 +58,8 @@ pub(crate) struct Command {
 
 pub(crate) fn run(command: &Command) -> Result<()> {
     tools::require("looking at file systems", &TOOLS)?;
-    let target = crate::target_dir()?;
-    let isomer = match &command.isomer {
-        Some(isomer) => isomer.clone(),
-        None => {
-            crate::build_release()?;
-            target.join("release/isomer")
-        }
-    };
-    let work = target.join("kill-disk");
+    let isomer = crate::isomer(command.isomer.as_deref())?;
+    let work = crate::target_dir()?.join("kill-disk");
     fs::create_dir_all(&work)?;
     for format in [ImageFormat::Raw, ImageFormat::Qcow2] {
         let start = Instant::now();

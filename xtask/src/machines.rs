@@ -47,13 +47,7 @@ pub(crate) struct Command {
 /// # Errors
 /// At the first thing that is not as it should be.
 pub(crate) fn run(command: &Command) -> Result<()> {
-    let isomer = match &command.isomer {
-        Some(isomer) => isomer.clone(),
-        None => {
-            crate::build_release()?;
-            crate::target_dir()?.join("release/isomer")
-        }
-    };
+    let isomer = crate::isomer(command.isomer.as_deref())?;
     let work = crate::target_dir()?.join("machines");
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
     let user = User { isomer, work };

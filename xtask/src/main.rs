@@ -132,3 +132,14 @@ fn cargo() -> Command {
 fn build_release() -> anyhow::Result<()> {
     process::run(cargo().args(["build", "--release", "--package", "isomer"]))
 }
+
+/// The program to test: the one that was named, else the release binary, built now.
+fn isomer(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match named {
+        Some(named) => Ok(named.to_path_buf()),
+        None => {
+            build_release()?;
+            Ok(target_dir()?.join("release/isomer"))
+        }
+    }
+}

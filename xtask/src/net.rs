@@ -53,13 +53,7 @@ pub(crate) struct Command {
 /// # Errors
 /// When something does not come through as it should.
 pub(crate) fn run(command: &Command) -> Result<()> {
-    let isomer = match &command.isomer {
-        Some(isomer) => isomer.clone(),
-        None => {
-            crate::build_release()?;
-            crate::target_dir()?.join("release/isomer")
-        }
-    };
+    let isomer = crate::isomer(command.isomer.as_deref())?;
     let work = crate::target_dir()?.join("net");
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
     let guest = Guest::prepare(&work, command.mirror.as_deref(), command.refresh, &[])?;

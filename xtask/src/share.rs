@@ -59,15 +59,8 @@ struct Report {
 /// # Errors
 /// When the guest does not finish, one of its checks fails, or the host does not find what the guest left.
 pub(crate) fn run(command: &Command) -> Result<()> {
-    let target = crate::target_dir()?;
-    let isomer = match &command.isomer {
-        Some(isomer) => isomer.clone(),
-        None => {
-            crate::build_release()?;
-            target.join("release/isomer")
-        }
-    };
-    let work = target.join("share");
+    let isomer = crate::isomer(command.isomer.as_deref())?;
+    let work = crate::target_dir()?.join("share");
     let files = Files::prepare(&work, command.mirror.as_deref(), command.refresh)?;
     let shares = Shares::make(&work)?;
 
