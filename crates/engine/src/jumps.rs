@@ -206,7 +206,7 @@ impl Jumps {
             self.clear(set);
         }
         self.insert(set, pc, gpa, mode, entry);
-        self.sets[set].crossed.insert((pc >> PAGE_SHIFT).wrapping_add(1), second.page_number());
+        self.sets[set].crossed.insert(pc.wrapping_add(PAGE_SIZE) >> PAGE_SHIFT, second.page_number());
     }
 
     /// Code that crosses into `granule` is about to go, or is no longer what is there.
@@ -344,6 +344,15 @@ mod tests {
         let mut gone = jumps();
         gone.forget(0, 8, PC >> PAGE_SHIFT);
         assert!(!find(&gone, pc, 7));
+    }
+
+    #[test]
+    fn what_crosses_the_end_of_the_address_space_goes_with_page_0() {
+        let (mut jumps, pc) = (Jumps::new(1), u64::MAX - 1);
+        jumps.insert_crossing(0, pc, (Gpa(0x8ffe), Gpa(0x3000)), 7, CODE);
+        assert!(find(&jumps, pc, 7));
+        jumps.suspend_page(0, 0x123);
+        assert!(!find(&jumps, pc, 7));
     }
 
     #[test]
