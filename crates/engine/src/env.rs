@@ -785,10 +785,7 @@ impl<G: Guest> VcpuEnv<G> {
     /// The guest-physical address of an instruction, and whether the rest of its granule may be fetched too.
     fn translate_fetch(&mut self, cpu: &mut G::Cpu, gva: Gva) -> Result<(Gpa, bool), G::Trap> {
         let mmu = self.guest.fetch_mmu(cpu);
-        if self.tlb.entry(gva.0, mmu.0).fetch == gva.page_base().0 {
-            return Ok((self.tlb.gpa(gva.0, mmu.0).wrapping_add(gva.page_offset()), true));
-        }
-        if self.tlb.recall(gva.0, mmu.0, Access::Fetch) {
+        if self.tlb.allows(gva.0, mmu.0, Access::Fetch) {
             return Ok((self.tlb.gpa(gva.0, mmu.0).wrapping_add(gva.page_offset()), true));
         }
         let page = self.walk(cpu, (gva, G::INSN_ALIGN as usize), Access::Fetch, mmu)?;
@@ -856,13 +853,7 @@ impl<G: Guest> VcpuEnv<G> {
         access: Access,
         mmu: MmuIndex,
     ) -> Result<Gpa, G::Trap> {
-        let entry = self.tlb.entry(gva.0, mmu.0);
-        let tag = match access {
-            Access::Load => entry.load,
-            Access::Store => entry.store,
-            Access::Fetch => entry.fetch,
-        };
-        let gpa = if tag == gva.page_base().0 || self.tlb.recall(gva.0, mmu.0, access) {
+        let gpa = if self.tlb.allows(gva.0, mmu.0, access) {
             self.tlb.gpa(gva.0, mmu.0)
         } else {
             self.walk(cpu, (gva, len), access, mmu)?.gpa.page_base()

@@ -43,6 +43,15 @@ const fn stands_before_itself(gva: u64) -> bool {
     (index(gva) ^ index(gva.wrapping_sub(PAGE_SIZE))) & (ENTRIES / 2 - 1) == 0
 }
 
+/// What the page of an access has to be for an entry to allow it.
+const fn tag(entry: &Entry, access: Access) -> u64 {
+    match access {
+        Access::Load => entry.load,
+        Access::Store => entry.store,
+        Access::Fetch => entry.fetch,
+    }
+}
+
 /// The page that an entry is of, if any.
 fn page_of(entry: &Entry) -> Option<u64> {
     [entry.load, entry.store, entry.fetch].into_iter().find(|tag| *tag != INVALID)
@@ -490,17 +499,16 @@ impl Tlb {
         }
     }
 
+    /// Is there an entry that allows an access to `gva`? It is in its first place afterwards.
+    pub(crate) fn allows(&mut self, gva: u64, mmu: u8, access: Access) -> bool {
+        tag(self.entry(gva, mmu), access) == gva & !(PAGE_SIZE - 1) || self.recall(gva, mmu, access)
+    }
+
     /// Looks for what allows an access to `gva` in its second place; if it is there, it is in the first one afterwards.
-    pub(crate) fn recall(&mut self, gva: u64, mmu: u8, access: Access) -> bool {
+    fn recall(&mut self, gva: u64, mmu: u8, access: Access) -> bool {
         let (number, place) = (self.table_number(mmu), index(gva));
         let [at, second] = [place, second_place(place)].map(|place| number * ENTRIES + place);
-        let entry = &self.entries[second];
-        let tag = match access {
-            Access::Load => entry.load,
-            Access::Store => entry.store,
-            Access::Fetch => entry.fetch,
-        };
-        let found = tag == gva & !(PAGE_SIZE - 1);
+        let found = tag(&self.entries[second], access) == gva & !(PAGE_SIZE - 1);
         if found {
             self.entries.swap(at, second);
             self.gpas.swap(at, second);
